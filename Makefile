@@ -1,0 +1,73 @@
+# The whole workflow. `make help` lists it; `make test` is what CI runs, on a fresh clone with nothing installed.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS   += --no-print-directory
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+EXTRAS := dev,docs,tensorboard,plots
+JOBS   ?= 2
+
+export OMP_NUM_THREADS := 1
+
+# $(call timed,NAME,COMMAND[,COMMAND]): runs one or two, the second also where the first has failed; says how long it took.
+timed = @echo "--- $(1)"; TIMEFORMAT="--- $(1): %0R s"; time { bad=; $(2) || bad=1; $(if $(3),$(3) || bad=1;) [ -z "$$bad" ]; }
+
+##@ The one command
+test: install  ## Everything CI runs: lint, types, layers, documentation, mutations, unit tests. Goes on after a failure, fails at the end
+	@$(MAKE) --keep-going lint types layers docs mutants unit
+
+##@ Its parts
+install: $(STAMP)  ## The virtual environment with all that the work needs; again when pyproject.toml or constraints.txt change
+lint: install  ## Formatting and lint rules
+	$(call timed,lint,$(BIN)/ruff check .,$(BIN)/ruff format --check .)
+types: install  ## Types; strict on the kernel
+	$(call timed,types,$(BIN)/pyright,$(BIN)/pyright -p pyright.kernel.json)
+layers: install  ## Which room may import which
+	$(call timed,layers,$(BIN)/lint-imports --no-logo)
+unit: install  ## Unit tests, on JOBS cores
+	$(call timed,unit,$(BIN)/pytest -n $(JOBS))
+docs: install  ## The documentation, warnings as errors, and its code blocks as tests
+	$(call timed,docs,$(BIN)/sphinx-build -q --no-color -W --keep-going -b html docs docs/_build/html,$(BIN)/pytest -p no:cacheprovider --durations=3 README.md docs)
+mutants: install  ## The mutations whose files changed since `make mutate`, and a sample of the rest
+	$(call timed,mutants,$(BIN)/python tools/mutate.py --changed --sample 5 --jobs $(JOBS))
+
+##@ What takes longer
+slow: install  ## The slow tests, with fresh random examples
+	$(call timed,slow,HYPOTHESIS_PROFILE=explore $(BIN)/pytest -n $(JOBS) -m slow)
+mutate: install  ## Every mutation; records those whose tests went red in tests/mutations.lock
+	$(call timed,mutate,$(BIN)/python tools/mutate.py --jobs $(JOBS))
+bench: install  ## The measurements; their results are kept in benchmarks/results
+	$(call timed,bench,for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit 1; done)
+
+##@ The rest
+format: install  ## Formats the code and repairs what the linter can repair
+	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
+clean:  ## Removes what the tools have built, not the virtual environment
+	@rm -rf build dist docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find src tests tools docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+help:  ## This list
+	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: test install lint types layers unit docs mutants slow mutate bench format clean help
+
+# `.installing` is there while pip runs: found at the start, it tells of an install that was killed, and what that left
+# cannot be trusted. A failure that pip reports has been rolled back, and is tried again on top of what is there.
+$(STAMP): pyproject.toml constraints.txt
+	@python=""; \
+	for name in $${PYTHON:-python3.11 python3 python3.12 python3.13}; do \
+	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$name"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then echo "make: no Python >= 3.11 found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; fi; \
+	if [ -e $(VENV)/.installing ]; then echo "--- install: the last one was interrupted, starting over"; rm -rf $(VENV); fi; \
+	echo "--- install"; TIMEFORMAT="--- install: %0R s"; time { \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(VENV); \
+	touch $(VENV)/.installing; \
+	$(BIN)/python -m pip install -qq --editable ".[$(EXTRAS)]" --constraint constraints.txt \
+	  || { rm -f $(VENV)/.installing; echo "make: pip failed; its message above says why" >&2; exit 1; }; \
+	rm -f $(VENV)/.installing; }; \
+	touch $@
