@@ -1,0 +1,7 @@
+"""Denoisers that wrap denoisers: what a model is pulled toward, without training it again. A file a rule."""
+
+from kedge.guide.classifier_free import ClassifierFree
+from kedge.guide.gradient import Gradient
+from kedge.guide.guide import Guide
+
+__all__ = ["ClassifierFree", "Gradient", "Guide"]

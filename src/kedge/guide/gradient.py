@@ -1,0 +1,90 @@
+"""Guidance by the gradient of a likelihood: of a classifier, a reward, a value, a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from kedge.denoise import Estimate, Estimator
+from kedge.elementary import Level
+from kedge.guide.guide import Guide
+from kedge.paths.gaussian import affine
+from kedge.tree import Tree, first_leaf, leaves, tree_map
+
+Through = Literal["state", "estimate"]
+"""What the likelihood is a function of: the noised state and its level, or the clean estimate."""
+
+
+@dataclass(frozen=True)
+class Gradient(Guide):
+    """`score' = score + w g` with `g = grad log p(y | x_t)`; in the clean estimate, `x' = x_hat + w sigma^2 / alpha g`.
+
+    Through the state: Dhariwal and Nichol, "Diffusion models beat GANs on image synthesis", NeurIPS 2021, section 4;
+    exact where the likelihood is. Through the estimate: Chung et al., "Diffusion posterior sampling for general noisy
+    inverse problems", ICLR 2023, theorem 1: `p(y | x_t)` is taken for `p(y | x_hat(x_t))`; exact for a Gaussian and a
+    linear log-likelihood.
+
+    Args:
+        log_likelihood: `f(x_t, t)` with `through="state"`, `f(x_hat)` with `through="estimate"`. It returns one number
+            for each sample, `[B]`; a constant added to it does not matter.
+        weight: w. 0 changes nothing and asks for no gradient.
+        through: what the likelihood is a function of. The gradient of `"estimate"` goes through the denoiser.
+    """
+
+    log_likelihood: Callable[..., Tensor]
+    weight: float = 1.0
+    through: Through = "state"
+
+    def __post_init__(self) -> None:
+        if self.through not in get_args(Through):
+            raise ValueError(f"unknown through={self.through!r}: one of {', '.join(get_args(Through))}")
+
+    def __call__(self, inner: Estimator, x_t: Tree, t: Level, cond: Any) -> Estimate:
+        """Switches gradients on by itself, and leaves none behind where the caller has them off."""
+        if self.weight == 0:
+            return inner.estimate(x_t, t, cond)
+        through = self._through_state if self.through == "state" else self._through_estimate
+        estimate, gradient = through(inner, x_t, t, cond)
+        reach = inner.path.to_clean("score", t)[1]  # sigma^2 / alpha
+        return Estimate(affine(1.0, estimate.x, self.weight * reach, gradient), estimate.extra)
+
+    def _through_state(self, inner: Estimator, x_t: Tree, t: Level, cond: Any) -> tuple[Estimate, Tree]:
+        with torch.enable_grad():
+            at: Tree = tree_map(_variable, x_t)
+            value = self.log_likelihood(at, t)
+        return inner.estimate(x_t, t, cond), _gradient(value, at)
+
+    def _through_estimate(self, inner: Estimator, x_t: Tree, t: Level, cond: Any) -> tuple[Estimate, Tree]:
+        with torch.enable_grad():
+            at: Tree = tree_map(_variable, x_t)
+            estimate = inner.estimate(at, t, cond)
+            value = self.log_likelihood(estimate.x)
+        gradient = _gradient(value, at)
+        return estimate if torch.is_grad_enabled() else _detached(estimate), gradient
+
+
+def _variable(x: Tensor) -> Tensor:
+    """x as something to differentiate by: itself where it already is, else a leaf of our own."""
+    return x if x.requires_grad else x.detach().requires_grad_()
+
+
+def _gradient(value: Tensor, at: Tree) -> Tree:
+    """The gradient of each sample's value; differentiable again where the caller follows gradients."""
+    batch = first_leaf(at).shape[0]
+    if value.shape != (batch,):
+        raise ValueError(f"log_likelihood must return one number a sample, [{batch}]; got shape {list(value.shape)}")
+    if not value.requires_grad:
+        raise ValueError("log_likelihood returned a value without a gradient: compute it from its argument, in torch")
+    followed = torch.is_grad_enabled()
+    one = torch.ones_like(value)  # the value of a sample is a function of that sample alone
+    parts = torch.autograd.grad(value, leaves(at), one, create_graph=followed, materialize_grads=True)
+    return parts[0] if isinstance(at, Tensor) else dict(zip(at, parts, strict=True))
+
+
+def _detached(estimate: Estimate) -> Estimate:
+    extra = {name: value.detach() if isinstance(value, Tensor) else value for name, value in estimate.extra.items()}
+    return Estimate(tree_map(Tensor.detach, estimate.x), extra)

@@ -1,0 +1,145 @@
+"""Transition kernels: what one step of a walk proposes, before it is drawn.
+
+Because a step returns a kernel, alignment, filters and value guidance read, shift or score the very transition that the
+sampler uses, and there is one loop.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from kedge.elementary import Level
+from kedge.noise import Noise, normal_like
+from kedge.tree import Tree, lead, take, tree_map
+
+
+@runtime_checkable
+class Kernel(Protocol):
+    """One transition, for a batch."""
+
+    def draw(self, noise: Noise, step: int) -> Tree:
+        """A draw, reparametrised where it can be."""
+        ...
+
+    def log_prob(self, x: Tree) -> Tree:
+        """Log-density per entry; `tree.sum_event` is the one place that sums."""
+        ...
+
+    def kl(self, other: Kernel) -> Tree:
+        """Kullback-Leibler divergence to `other`, per entry."""
+        ...
+
+    def take(self, index: Tensor) -> Kernel:
+        """The kernels of the samples at `index`."""
+        ...
+
+
+class NoDensityError(ValueError):
+    """A density was asked of a step that has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A deterministic transition. It ignores the noise and has no density."""
+
+    mean: Tree
+
+    @property
+    def variance(self) -> Tree:
+        """0, per entry."""
+        return tree_map(torch.zeros_like, self.mean)
+
+    def draw(self, noise: Noise, step: int) -> Tree:
+        """The point itself."""
+        return self.mean
+
+    def log_prob(self, x: Tree) -> Tree:
+        """Refused: a point mass has no density."""
+        raise NoDensityError(
+            "this step is deterministic and has no density; use a stochastic solver (DDPM, DDIM(eta=1))"
+        )
+
+    def kl(self, other: Kernel) -> Tree:
+        """Refused: a point mass has no density."""
+        raise NoDensityError(
+            "this step is deterministic and has no divergence; use a stochastic solver (DDPM, DDIM(eta=1))"
+        )
+
+    def take(self, index: Tensor) -> Point:
+        """The points of the samples at `index`."""
+        return Point(take(self.mean, index))
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """`N(mean, std^2)` entry by entry; `std` is a level: one number, or a tensor aligned from the batch axis on.
+
+    An entry whose std is 0 does not move; it counts for nothing in densities and divergences.
+    """
+
+    mean: Tree
+    std: Level
+
+    @property
+    def variance(self) -> Tree:
+        """`std^2`, per entry."""
+        return tree_map(lambda mean: torch.zeros_like(mean) + self._std(mean) ** 2, self.mean)
+
+    def draw(self, noise: Noise, step: int) -> Tree:
+        """`mean + std z`."""
+        z = normal_like(self.mean, noise, step)
+        return tree_map(lambda mean, z: mean + self._std(mean) * z, self.mean, z)
+
+    def log_prob(self, x: Tree) -> Tree:
+        """`-((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2`, per entry, in float32 at least."""
+
+        def density(mean: Tensor, x: Tensor) -> Tensor:
+            mean, x = _wide(mean), _wide(x)
+            std, moves = self._moving(mean)
+            value = -0.5 * ((x - mean) / std) ** 2 - std.log() - 0.5 * math.log(2 * math.pi)
+            return torch.where(moves, value, 0.0)
+
+        return tree_map(density, self.mean, x)
+
+    def kl(self, other: Kernel) -> Tree:
+        """`log(std' / std) + (std^2 + (mean - mean')^2) / (2 std'^2) - 1/2`, per entry. Infinite where `other` alone
+        stands still.
+        """
+        if not isinstance(other, Gaussian):
+            raise NoDensityError(
+                f"no divergence between a Gaussian and a {type(other).__name__}: both steps must be Gaussian"
+            )
+
+        def divergence(mean: Tensor, mean_2: Tensor) -> Tensor:
+            mean, mean_2 = _wide(mean), _wide(mean_2)
+            (std, moves), (std_2, moves_2) = self._moving(mean), other._moving(mean_2)
+            value = (std_2 / std).log() + (std**2 + (mean - mean_2) ** 2) / (2 * std_2**2) - 0.5
+            return torch.where(moves, torch.where(moves_2, value, math.inf), 0.0)
+
+        return tree_map(divergence, self.mean, other.mean)
+
+    def take(self, index: Tensor) -> Gaussian:
+        """The kernels of the samples at `index`."""
+        std = self.std
+        if isinstance(std, Tensor) and std.ndim > 0 and std.shape[0] > 1:
+            std = std.index_select(0, index)
+        return Gaussian(take(self.mean, index), std)
+
+    def _std(self, like: Tensor) -> Level:
+        return lead(self.std, like) if isinstance(self.std, Tensor) else self.std
+
+    def _moving(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The std with 1 in place of 0 (which keeps gradients finite), and where it is not 0."""
+        std = self._std(like)
+        std = std if isinstance(std, Tensor) else torch.full((), std, dtype=like.dtype, device=like.device)
+        return torch.where(std > 0, std, 1.0), std > 0
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32: a ratio of densities in half precision is noise."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

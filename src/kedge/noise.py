@@ -1,0 +1,155 @@
+"""Noise that belongs to a sample, not to a batch.
+
+Numbers come from (key of the sample, step, slot) by a counter: hash the three to 64 bits, add a Weyl sequence, mix
+(SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), then Box-Muller.
+Nothing else is held: a sample keeps its noise in any batch, after a resampling, in a recomputation, after a resume.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from kedge.tree import Tree
+
+AHEAD_NUMBERS, AHEAD_STEPS = 1024, 16
+"""Draws of at most so many numbers are made for so many steps at once."""
+AHEAD_KEPT = 8
+"""... and kept for so many streams: the fields of a state, and what hooks draw beside them."""
+
+
+def _signed(value: int) -> int:
+    """An unsigned 64-bit constant in the two's complement that torch's int64 arithmetic wraps in."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+WEYL = _signed(0x9E3779B97F4A7C15)
+MIX_1 = _signed(0xBF58476D1CE4E5B9)
+MIX_2 = _signed(0x94D049BB133111EB)
+
+SLOTS = 64
+"""Streams a field may use within one step. Slot 0 is the step's own noise; the hooks and losses name theirs."""
+
+
+def _wrapped(count: int, constant: int) -> int:
+    """`count * constant` modulo 2^64, signed."""
+    return _signed((count * constant) % (1 << 64))
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Logical right shift: torch's own carries the sign."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser: a bijection of 64 bits in which every bit depends on every other."""
+    z = (z ^ _shift(z, 30)) * MIX_1
+    z = (z ^ _shift(z, 27)) * MIX_2
+    return z ^ _shift(z, 31)
+
+
+@lru_cache(maxsize=64)
+def _weyl(count: int, device: torch.device) -> Tensor:
+    """`1..count` times the golden-ratio increment: the counters of one draw."""
+    return torch.arange(1, count + 1, device=device) * WEYL
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """The sources of noise of a batch: one 64-bit key a sample."""
+
+    key: Int64[Tensor, " b"]
+    _ahead: dict[tuple[int, int, int, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+    """Small draws for some steps ahead: at batch 1 they cost as much as one."""
+
+    @classmethod
+    def of(cls, seeds: int | Sequence[int] | Tensor, batch: int, device: torch.device | str | None = None) -> Noise:
+        """From one seed for the call (each sample's key is then made of the seed and its index in the call), or from a
+        seed for each sample (which then has the same noise in any batch).
+        """
+        if isinstance(seeds, int):
+            index = torch.arange(batch, device=device)
+            return cls(mix(mix(torch.full_like(index, seeds) + WEYL) + index * WEYL))
+        seeds = torch.as_tensor(seeds, dtype=torch.int64, device=device)
+        if seeds.shape != (batch,):
+            raise ValueError(f"seeds: expected one for each of {batch} samples, got shape {tuple(seeds.shape)}")
+        return cls(mix(mix(seeds + WEYL)))
+
+    def uniform(self, shape: Sequence[int], step: int, slot: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Uniform numbers in the open interval (0, 1), of `shape`, whose first axis is the batch."""
+        bits = self._bits(math.prod(shape[1:]), step, 1, slot)[0]
+        u = _open_unit(bits, _wide(dtype)).reshape(tuple(shape)).to(dtype)
+        # half precision would round the largest up to 1
+        return u if dtype == _wide(dtype) else u.clamp(max=1 - torch.finfo(dtype).eps / 2)
+
+    def normal(self, shape: Sequence[int], step: int, slot: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Standard normal numbers of `shape`, whose first axis is the batch."""
+        count = math.prod(shape[1:])
+        if count * len(self.key) > AHEAD_NUMBERS:
+            return self._normals(count, step, 1, slot, dtype)[0].reshape(tuple(shape))
+        block, offset = divmod(step, AHEAD_STEPS)
+        drawn = count, block, slot, dtype
+        if drawn not in self._ahead:
+            if len(self._ahead) >= AHEAD_KEPT:
+                self._ahead.clear()
+            self._ahead[drawn] = self._normals(count, block * AHEAD_STEPS, AHEAD_STEPS, slot, dtype)
+        return self._ahead[drawn][offset].reshape(tuple(shape)).clone()
+
+    def _bits(self, count: int, first: int, steps: int, slot: int) -> Tensor:
+        """`[steps, B, count]` of 64 random bits."""
+        numbers = torch.arange(first, first + steps, device=self.key.device)[:, None] * WEYL
+        stream = mix(mix(self.key + numbers) + _wrapped(slot + 1, MIX_2))
+        return mix(stream[..., None] + _weyl(count, self.key.device))
+
+    def _normals(self, count: int, first: int, steps: int, slot: int, dtype: torch.dtype) -> Tensor:
+        """`[steps, B, count]`, by Box and Muller: `sqrt(-2 log u) (cos, sin)(2 pi v)`."""
+        half = (count + 1) // 2
+        u = _open_unit(self._bits(2 * half, first, steps, slot), _wide(dtype))
+        radius = (-2 * u[..., :half].log()).sqrt()
+        angle = u[..., half:] * (2 * math.pi)
+        z = torch.cat([radius * angle.cos(), radius * angle.sin()], -1)
+        return z[..., :count].to(dtype)
+
+    def take(self, index: Tensor, fork: bool = True) -> Noise:
+        """The sources at `index`. With `fork`, copies of one row get keys of their own; a row that is taken once keeps its
+        key. No copy keeps the old one: it would fork into the same keys again at the next branch.
+        """
+        key = self.key.index_select(0, index)
+        if not fork:
+            return Noise(key)
+        copy = _copy_number(index)
+        return Noise(torch.where(copy == 0, key, mix(key + copy * MIX_1)))
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The type to compute in: half precision would leave 8 to 11 bits of randomness."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _open_unit(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """The top bits as a number in (0, 1), never 0 or 1: 52 of them in float64, 23 in float32."""
+    digits = 52 if dtype == torch.float64 else 23
+    return (_shift(bits, 64 - digits).to(dtype) + 0.5) * 2.0**-digits
+
+
+def _copy_number(index: Tensor) -> Tensor:
+    """Which copy of its entry each one is, from 1 on; 0 where an entry stands in `index` once."""
+    value, order = index.sort(stable=True)
+    first, end = torch.searchsorted(value, value), torch.searchsorted(value, value, right=True)
+    number = torch.arange(1, len(index) + 1, device=index.device) - first
+    return torch.empty_like(number).scatter_(0, order, torch.where(end - first > 1, number, 0))
+
+
+def normal_like(x: Tree, noise: Noise, step: int, slot: int = 0) -> Tree:
+    """Standard normals in the shape, dtype and device of `x`; each field of a dictionary has a stream of its own."""
+    if isinstance(x, Tensor):
+        return noise.normal(x.shape, step, slot, x.dtype)
+    return {
+        name: noise.normal(leaf.shape, step, slot + i * SLOTS, leaf.dtype) for i, (name, leaf) in enumerate(x.items())
+    }
