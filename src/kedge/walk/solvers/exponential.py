@@ -1,0 +1,67 @@
+"""The exponential integrator in log-SNR, for the probability flow and for the reverse SDE alike.
+
+With lambda = log(alpha / sigma), h = lambda_s - lambda_t and kappa = 1 (flow) or 2 (SDE), both are solved by
+
+    x_s = decay x_t + alpha_s kappa h int_0^1 e^{-kappa h (1 - r)} x_hat(r) dr + std z
+    decay = sigma_s / sigma_t e^{-(kappa - 1) h},      std = sigma_s sqrt(1 - e^{-2 (kappa - 1) h})
+
+exactly (Lu et al., "DPM-Solver++", 2022, prop. 4.1 and eq. 18; Xue et al., "SA-Solver", NeurIPS 2023, eq. 8). A solver
+puts a polynomial in r for x_hat(r); the weights of 1, r and r^2 / 2 are, with q = kappa h,
+
+    w_0 = 1 - e^{-q},      w_1 = 1 - w_0 / q,      w_2 = 1/2 - w_1 / q
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kedge import elementary as el
+from kedge.elementary import Level
+from kedge.paths.gaussian import GaussianPath
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One step's `decay`, the weights of 1, r and r^2 / 2 (each times alpha_s), its `std` and its length h (0 where the step
+    has no length or no end).
+    """
+
+    decay: Any
+    w_0: Any
+    w_1: Any
+    w_2: Any
+    std: Any
+    h: Any
+
+
+def half_log_snr(path: GaussianPath, t: Level) -> Any:
+    """`lambda = log(alpha / sigma)`."""
+    return 0.5 * path.log_snr(t)
+
+
+def weights(path: GaussianPath, t: Level, s: Level, kappa: int = 1) -> Weights:
+    """Of the step from t to s. A step of no length is the identity; one to clean returns x_hat (decay 0, w_0 1, and the
+    derivatives, which are infinite steps away, count for nothing).
+    """
+    alpha_s, sigma_s = path.alpha(s), path.sigma(s)
+    still, ends = s == t, s == 0
+    # A step of no length is put right below; until then any length keeps its derivatives finite.
+    h = el.where(still, 1.0, half_log_snr(path, s) - half_log_snr(path, t))
+    q = kappa * h
+    e = el.exp(-(kappa - 1) * h) if kappa > 1 else 1.0
+    w_0 = -el.expm1(-q)
+    w_1 = 1 - el.ratio(w_0, q)
+    w_2 = 0.5 - el.ratio(w_1, q)
+
+    def settle(value: Level, at_rest: float, at_end: float) -> Any:
+        return el.where(still, at_rest, el.where(ends, at_end, value))
+
+    return Weights(
+        decay=settle(el.ratio(sigma_s, path.sigma(t)) * e, 1.0, 0.0),
+        w_0=settle(alpha_s * w_0, 0.0, 1.0),
+        w_1=settle(alpha_s * w_1, 0.0, 0.0),
+        w_2=settle(alpha_s * w_2, 0.0, 0.0),
+        std=settle(sigma_s * el.sqrt(el.clip(1 - e * e, 0.0, 1.0)), 0.0, 0.0) if kappa > 1 else 0.0,
+        h=settle(h, 0.0, 0.0),
+    )
