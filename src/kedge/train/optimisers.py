@@ -1,0 +1,157 @@
+"""Descriptions of optimisers: frozen, comparable, turned into torch's own when a run begins.
+
+Every parameter group carries its `schedule` and its full rate `initial_lr`; `set_rates` writes the rate of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from kedge.train.schedules import Schedule
+
+
+@runtime_checkable
+class OptimiserSpec(Protocol):
+    """Anything that can build optimisers for a module."""
+
+    def build(self, module: nn.Module) -> list[Optimizer]:
+        """Optimisers that together hold each trainable parameter once; groups may carry a `schedule`."""
+        ...
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW (Loshchilov and Hutter, 2019); biases, gains and other vectors are not decayed."""
+
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-5
+    warmup: int = 100
+    hold: int = 0
+    decay: str = "constant"
+
+    def __post_init__(self) -> None:
+        _check_rate("AdamW", self.lr)
+        self.schedule()
+
+    def schedule(self) -> Schedule:
+        """The course of the learning rate."""
+        return Schedule(self.warmup, self.hold, self.decay)
+
+    def build(self, module: nn.Module) -> list[Optimizer]:
+        """One optimiser for all."""
+        return [self.over(p for _, _, p in trainable(module))]
+
+    def over(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """torch's AdamW over these parameters, in its fused form where the device has one."""
+        chosen = list(parameters)
+        fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in chosen)
+        matrices = _group([p for p in chosen if p.ndim >= 2], self.lr, self.schedule(), self.weight_decay)
+        vectors = _group([p for p in chosen if p.ndim < 2], self.lr, self.schedule(), 0.0)
+        groups = [group for group in (matrices, vectors) if group["params"]]
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Muon (Jordan et al., 2024) for weight matrices; AdamW for all else: vectors, convolutions, embeddings and tables.
+
+    Rates are matched to AdamW's by the root mean square of an update, .2 sqrt(max(rows, columns)) (Liu et al., 2025,
+    arXiv 2502.16982, section 2.2), so that `lr` and `weight_decay` mean what they mean there; without an `adamw` of its
+    own, the rest follows the same rate and schedule.
+    """
+
+    lr: float = 1e-3
+    momentum: float = 0.95
+    nesterov: bool = True
+    weight_decay: float = 1e-5
+    iterations: int = 5
+    warmup: int = 100
+    hold: int = 0
+    decay: str = "constant"
+    adamw: AdamW | None = None
+
+    def __post_init__(self) -> None:
+        _check_rate("Muon", self.lr)
+        self.schedule()
+
+    def schedule(self) -> Schedule:
+        """The course of the learning rate."""
+        return Schedule(self.warmup, self.hold, self.decay)
+
+    def build(self, module: nn.Module) -> list[Optimizer]:
+        """Muon for the matrices and AdamW for the rest, as far as there are any."""
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
+        for owner, name, parameter in trainable(module):
+            (matrices if _is_matrix(owner, name, parameter) else rest).append(parameter)
+        if any(hasattr(p, "device_mesh") for p in matrices):
+            raise ValueError("Muon needs whole matrices and these are sharded over devices (FSDP2): use AdamW there")
+        built: list[Optimizer] = []
+        if matrices:
+            built.append(self._over(matrices))
+        if rest:
+            same = AdamW(self.lr, weight_decay=self.weight_decay, warmup=self.warmup, hold=self.hold, decay=self.decay)
+            built.append((self.adamw or same).over(rest))
+        return built
+
+    def _over(self, matrices: list[nn.Parameter]) -> Optimizer:
+        group = _group(matrices, self.lr, self.schedule(), self.weight_decay)
+        return torch.optim.Muon(
+            [group],
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            ns_steps=self.iterations,
+            adjust_lr_fn="match_rms_adamw",
+        )
+
+
+def trainable(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Each trainable parameter once, with the module that owns it and its name there."""
+    seen: set[int] = set()
+    for owner in module.modules():
+        for name, parameter in owner.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield owner, name, parameter
+
+
+def set_rates(optimisers: Iterable[Optimizer], step: int, steps: int) -> float:
+    """Writes the learning rates of `step`; returns the first one, to be shown."""
+    shown: float | None = None
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            if "schedule" in group:
+                group["lr"] = group["initial_lr"] * group["schedule"](step, steps)
+            shown = group["lr"] if shown is None else shown
+    return shown or 0.0
+
+
+def _is_matrix(owner: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter multiplies activations from one space into another. A table of embeddings or positions also
+    has two axes, but its rows are looked up, and orthogonalising them has no meaning.
+    """
+    return parameter.ndim == 2 and "weight" in name and not isinstance(owner, nn.Embedding | nn.EmbeddingBag)
+
+
+def _group(parameters: list[nn.Parameter], lr: float, schedule: Schedule, weight_decay: float) -> dict[str, Any]:
+    return {
+        "params": parameters,
+        "lr": lr,
+        "initial_lr": lr,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+    }
+
+
+def _check_rate(name: str, lr: float) -> None:
+    if not lr > 0:
+        raise ValueError(f"{name}: the learning rate must be positive, got {lr}")

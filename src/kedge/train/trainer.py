@@ -1,0 +1,343 @@
+"""The one training loop: a list of parts, a source of batches, a folder to come back to. It knows no denoiser."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kedge.train.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    CheckpointWarning,
+    differences,
+    plain,
+    save_json,
+    save_weights,
+)
+from kedge.train.interrupts import Interrupts
+from kedge.train.part import Batch, Part, Tick
+from kedge.train.progress import Progress, announce
+from kedge.train.shadow import Shadow
+from kedge.train.sinks.csv_file import CsvFile
+from kedge.train.sinks.sink import Sink
+from kedge.train.source import Source, named_leaves, samples
+from kedge.train.update import Precision, Updater
+from kedge.tree import tree_map
+
+OF_SOURCE = -1
+"""The `part` of the ticks that the source hears: its noise is nobody else's."""
+
+
+class Trainer:
+    """Makes `steps` steps, in each of which one batch is drawn and every part whose turn it is makes its updates on it.
+
+    In the folder `run`: `recipe.json` (what the run is), `weights.safetensors` (of each part the moving average where
+    there is one), `metrics.csv`, and `state/`, from which the same call goes on after it was stopped or killed, to the
+    same weights bit for bit. Without a folder nothing is written.
+
+    Updates with a non-finite loss or gradient are left out and counted; `patience` of them in a row end the run.
+    `accumulate` batches make one step. `checkpoint_every` counts steps, `checkpoint_seconds` time; either may be None.
+    `progress` None shows a bar on a terminal, True plain lines elsewhere too, False nothing.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        source: Source,
+        steps: int,
+        run: Path | str | None = None,
+        *,
+        seed: int = 0,
+        recipe: dict[str, Any] | None = None,
+        device: torch.device | str | None = None,
+        precision: str = "fp32",
+        compile: bool | str = False,  # noqa: A002  torch's own word
+        accumulate: int = 1,
+        patience: int = 50,
+        log_every: int = 50,
+        checkpoint_every: int | None = 1000,
+        checkpoint_seconds: float | None = 300.0,
+        keep: int = 2,
+        sinks: Sequence[Sink] = (),
+        progress: bool | None = None,
+    ) -> None:
+        _at_least_one(steps=steps, accumulate=accumulate, patience=patience, log_every=log_every)
+        _at_least_one(checkpoint_every=checkpoint_every if checkpoint_every is not None else 1)
+        self.parts, self.source, self.steps, self.seed = list(parts), source, steps, seed
+        self.run = None if run is None else Path(run)
+        self.title = "training" if self.run is None else str(self.run)
+        self.recipe = plain(recipe or {}, "recipe")
+        self.accumulate, self.log_every, self.shown = accumulate, log_every, progress
+        self.checkpoint_every, self.checkpoint_seconds = checkpoint_every, checkpoint_seconds
+        self.precision = precision
+        self.device = self._place(device, compile)
+        context = _precision(precision, self.device)
+        self.updaters = [Updater(p, i, seed, steps, patience, context) for i, p in enumerate(self.parts)]
+        if len({updater.name for updater in self.updaters}) < len(self.updaters):
+            raise ValueError(f"parts need names that differ, got {[updater.name for updater in self.updaters]}")
+        self.checkpoints = Checkpoints((self.run or Path()) / "state", keep)
+        self.sinks: list[Sink] = [*([] if self.run is None else [CsvFile()]), *sinks]
+        if sinks and self.run is None:
+            raise ValueError("sinks need a run folder: give Trainer(..., run=...)")
+        self.step, self.seconds, self.row = 0, 0.0, dict[str, float]()
+        self._opened, self._rng = False, dict[str, Tensor]()
+        self._size: int | None = None
+        self._listening: list[Sink] = []
+        self._since, self._saved_at, self._saved_step = 0.0, 0.0, -1
+
+    def train(self) -> None:
+        """Goes on from where the run stands, to its end. A signal to stop is obeyed once the step is done."""
+        self.resume()
+        if self.step >= self.steps:
+            announce(f"{self.title}: already trained, {self.step} of {self.steps} steps; nothing to do")
+            return
+        with ExitStack() as stack:
+            interrupts = stack.enter_context(Interrupts())
+            bar = self._begin(stack)
+            while self.step < self.steps and interrupts.received is None:
+                self.advance()
+                bar.loss = self.row.get(self._label(0) + "loss", bar.loss)
+                bar.tick(self.step)
+                if self._due():
+                    self._save_or_warn()
+            self._end()
+        if interrupts.received is not None and self.step < self.steps:
+            kept = "run the same command again to go on" if self.run else "nothing is kept, for it has no run folder"
+            announce(f"{self.title}: stopped after {self.step} of {self.steps} steps; {kept}")
+            raise SystemExit(128 + interrupts.received)
+
+    def advance(self) -> None:
+        """One step."""
+        batches = [self._batch(turn) for turn in range(self.accumulate)]
+        for updater in self.updaters:
+            if self.step % updater.part.every == 0:
+                updater.update(batches, self.step)
+        self.step += 1
+        if self.step % self.log_every == 0:
+            self.log()
+
+    def shadow(self, part: int = 0, index: int = 0) -> Shadow:
+        """A shadow of a part: its moving average, if nothing else was asked for."""
+        shadows = self.parts[part].shadows
+        if not shadows:
+            raise ValueError(f"{self.updaters[part].name} has no shadow: give Part(..., shadows=(Shadow(),))")
+        return shadows[index]
+
+    def log(self) -> None:
+        """Writes the row of figures since the last one."""
+        self.row = {"seconds": self._elapsed()}
+        for index, updater in enumerate(self.updaters):
+            self.row |= {self._label(index) + name: figure for name, figure in updater.row().items()}
+        for sink in self._listening:
+            sink.write(self.step, self.row)
+
+    def resume(self) -> None:
+        """Takes up what the folder holds: once, since afterwards this object is ahead of it."""
+        if self._opened or self.run is None:
+            return
+        self._claim(self.run)
+        state = self.checkpoints.load()
+        if state is not None:
+            self.load(state)
+            self._saved_step = self.step
+        self._opened = True
+
+    def save(self) -> None:
+        """Writes a checkpoint and the weights, if there is a folder."""
+        if self.run is None or self._saved_step == self.step:
+            return
+        self._saved_at = time.monotonic()
+        self.checkpoints.save(self.step, self.state())
+        save_weights(self.run / "weights.safetensors", self.weights(), {"step": str(self.step)})
+        self._saved_step = self.step
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is to be used afterwards, by parameter; with several parts, under their names."""
+        found: dict[str, Tensor] = {}
+        for updater in self.updaters:
+            prefix = f"{updater.name}." if len(self.parts) > 1 else ""
+            state = updater.part.weights().state_dict()
+            found |= {prefix + name: value for name, value in state.items() if isinstance(value, Tensor)}
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """All that an uninterrupted run would have at this point."""
+        return {
+            "step": self.step,
+            "seconds": self._elapsed(),
+            "identity": self.identity(),
+            "parts": {updater.name: updater.state() for updater in self.updaters},
+            "source": self.source.state(),
+            "rng": self._get_rng(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes back what `state` gave; refuses that of another run."""
+        if odd := differences(state["identity"], self.identity()):
+            raise CheckpointError(f"{self.title} was trained otherwise ({'; '.join(odd)}): choose another folder")
+        for updater in self.updaters:
+            updater.load(state["parts"][updater.name])
+        self.source.load(state["source"])
+        self.step, self.seconds, self._rng = state["step"], state["seconds"], state["rng"]
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this run this run, as JSON. The number of steps is not in it: a run may be prolonged."""
+        parts = {updater.name: _described_part(updater.part) for updater in self.updaters}
+        own = {"seed": self.seed, "accumulate": self.accumulate, "precision": self.precision, "parts": parts}
+        return plain({"recipe": self.recipe, "trainer": own}, "identity")
+
+    def _place(self, device: torch.device | str | None, backend: bool | str) -> torch.device:
+        if not self.parts:
+            raise ValueError("a trainer needs at least one part")
+        for part in self.parts:
+            for module in (part.module, *part.extras.values(), *(shadow.module for shadow in part.shadows)):
+                module.to(device)
+            part.module.train()
+            if backend:
+                _compile(part.module, backend if isinstance(backend, str) else "inductor")
+        return self.parts[0].parameters()[0].device
+
+    def _begin(self, stack: ExitStack) -> Progress:
+        """All that is opened for the time of the run, and closed however it ends."""
+        stack.enter_context(torch.random.fork_rng([self.device] if self.device.type == "cuda" else []))
+        self._set_rng()
+        self._since = self._saved_at = time.monotonic()
+        if self.step == 0:
+            self.save()
+        for sink in self.sinks:
+            sink.open(self.run or Path(), self.step)
+            stack.callback(sink.close)
+            self._listening.append(sink)
+        stack.callback(self._listening.clear)
+        bar = Progress(self.shown, self.steps, self.step, self.title)
+        stack.callback(lambda: bar.close(self.step))
+        return bar
+
+    def _end(self) -> None:
+        """Leaves the run as it can be taken up, by this object or by another."""
+        if self.step >= self.steps and any(updater.meter for updater in self.updaters):
+            self.log()
+        self.save()
+        self.seconds, self._since = self._elapsed(), 0.0
+        self._rng = self._get_rng()
+
+    def _get_rng(self) -> dict[str, Tensor]:
+        states = {"cpu": torch.get_rng_state()}
+        return states | ({"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {})
+
+    def _set_rng(self) -> None:
+        """torch's own generators (dropout uses them) begin from the seed or go on from the checkpoint."""
+        if not self._rng:
+            torch.manual_seed(self.seed)
+            return
+        torch.set_rng_state(self._rng["cpu"])
+        if "cuda" in self._rng and self.device.type == "cuda":
+            torch.cuda.set_rng_state(self._rng["cuda"], self.device)
+
+    def _batch(self, turn: int) -> Batch:
+        batch = self.source.next(Tick(self.step, self.seed, OF_SOURCE, turn, self.device))
+        size = samples(batch, f"source, step {self.step}")
+        if size != self._size and self._size is not None:
+            raise ValueError(f"source: {size} samples at step {self.step} after batches of {self._size}: keep one size")
+        self._size = size
+        if all(leaf.device == self.device for _, leaf in named_leaves(batch)):
+            return batch
+        return tree_map(lambda leaf: leaf.to(self.device) if isinstance(leaf, Tensor) else leaf, batch)
+
+    def _claim(self, run: Path) -> None:
+        """Makes the folder this run's own, or finds that it is."""
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{run} cannot be a run folder ({error})") from None
+        said = run / "recipe.json"
+        if not said.exists():
+            save_json(said, self.recipe)
+            return
+        try:
+            there = plain(_read_json(said), "recipe.json")
+        except ValueError as error:
+            raise CheckpointError(f"{said} cannot be read ({error})") from None
+        if odd := differences(there, self.recipe):
+            raise CheckpointError(f"{run} belongs to another recipe ({'; '.join(odd)}): choose another folder")
+
+    def _due(self) -> bool:
+        if self.checkpoint_every is not None and self.step % self.checkpoint_every == 0:
+            return True
+        return self.checkpoint_seconds is not None and time.monotonic() - self._saved_at >= self.checkpoint_seconds
+
+    def _save_or_warn(self) -> None:
+        """On the way a full disk is no reason to lose the run: the next checkpoint may find room again."""
+        try:
+            self.save()
+        except CheckpointError as error:
+            warnings.warn(f"{error}; going on without it", CheckpointWarning, stacklevel=2)
+
+    def _elapsed(self) -> float:
+        return self.seconds + (time.monotonic() - self._since if self._since else 0.0)
+
+    def _label(self, index: int) -> str:
+        return f"{self.updaters[index].name}/" if len(self.parts) > 1 else ""
+
+
+def _at_least_one(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"Trainer: {name} must be at least 1, got {count}")
+
+
+def _precision(word: str, device: torch.device) -> Precision:
+    """The context in which losses are taken."""
+    if word == "fp32":
+        return nullcontext
+    if word == "bf16":
+        return functools.partial(torch.autocast, device.type, dtype=torch.bfloat16)
+    raise ValueError(f"unknown precision {word!r}: choose fp32 or bf16")
+
+
+def _compile(module: nn.Module, backend: str) -> None:
+    """Compiles the call of a module, which keeps its identity and the names of its parameters.
+
+    A plain `module.compile()` silently leaves torch's own containers as they are, for torch compiles no frame of its
+    own library: the call has to begin in a function of ours. A bare list of modules is never called; its members are.
+    """
+    if isinstance(module, nn.ModuleList | nn.ModuleDict):
+        for member in module.children():
+            _compile(member, backend)
+        return
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return module._call_impl(*args, **kwargs)
+
+    module._compiled_call_impl = torch.compile(call, backend=backend)
+
+
+def _described_part(part: Part) -> dict[str, Any]:
+    shadows = [{"decay": s.decay, "warmup": s.warmup, "every": s.every, "std": s.std} for s in part.shadows]
+    plain_fields = {"every": part.every, "repeat": part.repeat, "clip": part.clip, "shadows": shadows}
+    return plain_fields | {"optimiser": _described(part.optimiser), "gradient": _described(part.gradient)}
+
+
+def _described(thing: Any) -> Any:
+    """A specification as JSON: the name of its class and its fields."""
+    if isinstance(thing, bool | int | float | str) or thing is None:
+        return thing
+    if isinstance(thing, list | tuple):
+        return [_described(item) for item in thing]
+    fields = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ()
+    name = getattr(thing, "__qualname__", type(thing).__qualname__)
+    return {"kind": name} | {field.name: _described(getattr(thing, field.name)) for field in fields}
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,174 @@
+"""A run that was killed and taken up again is, to the last bit, the run that was left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kedge.train import Trainer
+from kedge.train.checkpoint import CheckpointWarning, load_tree, load_weights, split
+from train.resumable import trainer
+
+SCRIPT = Path(__file__).with_name("resumable.py")
+STEPS = 200
+
+
+def start(run: Path, optimiser: str, steps: int = STEPS, delay: float = 0.0, initial: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), str(run), optimiser, str(steps), str(delay), str(initial)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def finish(run: Path, optimiser: str, steps: int = STEPS, initial: int = 0) -> str:
+    process = start(run, optimiser, steps, initial=initial)
+    said = process.communicate(timeout=100)[1]
+    assert process.returncode == 0, said
+    return said
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def interrupt_at(process: subprocess.Popen[str], run: Path, step: int, number: int) -> tuple[int, str]:
+    """Sends the signal once the table shows that `step` was passed; returns the exit code and what was said."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        lines = (run / "metrics.csv").read_text().splitlines() if (run / "metrics.csv").exists() else []
+        if len(lines) > 1 and int(lines[-1].partition(",")[0] or 0) >= step:
+            break
+        time.sleep(0.002)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    return process.returncode, said
+
+
+def last(run: Path) -> Any:
+    return load_tree(sorted((run / "state").glob("step-*"))[-1])
+
+
+def tensors_of(run: Path) -> dict[str, Tensor]:
+    return split(last(run))[1] | {f"weights/{k}": v for k, v in load_weights(run / "weights.safetensors").items()}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, averages, optimisers, statistics, generators, data position, counters and the table."""
+    a, b = tensors_of(one), tensors_of(other)
+    assert a.keys() == b.keys()
+    assert len(a) > 40
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        assert torch.equal(a[name], b[name]), name
+    plain_a, plain_b = split(last(one))[0], split(last(other))[0]
+    assert {**plain_a, "seconds": 0} == {**plain_b, "seconds": 0}
+    assert rows(one) == rows(other)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of an optimiser that was left alone."""
+
+    @functools.cache
+    def run(optimiser: str) -> Path:
+        folder = tmp_path_factory.mktemp(optimiser)
+        finish(folder, optimiser)
+        return folder
+
+    return run
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_killed_twice_and_resumed_is_bitwise_the_same(
+    optimiser: str, untouched: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    for initial, low, high in ((0, 45, 65), (1, 125, 145)):  # a resumed run owes nothing to its own initial weights
+        process = start(run, optimiser, delay=0.004, initial=initial)
+        code, _ = interrupt_at(process, run, random.randint(low, high), signal.SIGKILL)
+        assert code == -signal.SIGKILL
+        assert 0 < last(run)["step"] < STEPS
+    finish(run, optimiser, initial=2)
+    assert_same_run(run, untouched(optimiser))
+
+
+class CrashError(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_crash_within_one_process_is_made_good_too(
+    optimiser: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same without processes: quick enough to be asked often, at steps that are in the middle of everything."""
+    trainer(tmp_path / "whole", optimiser, STEPS).train()
+    advance = Trainer.advance
+    for initial, crash in enumerate((58, 131, 0)):
+
+        def crashing(self: Trainer, crash: int = crash) -> None:
+            if crash and self.step == crash:
+                raise CrashError
+            advance(self)
+
+        monkeypatch.setattr(Trainer, "advance", crashing)
+        with pytest.raises(CrashError) if crash else contextlib.nullcontext():
+            trainer(tmp_path / "crashed", optimiser, STEPS, initial=initial).train()
+    assert_same_run(tmp_path / "crashed", tmp_path / "whole")
+
+
+def test_killed_before_the_first_checkpoint_starts_from_the_same_weights(tmp_path: Path) -> None:
+    """Whoever does not seed the initial weights gets them back from the checkpoint of step 0."""
+    run = tmp_path / "early"
+    code, _ = interrupt_at(start(run, "adamw", delay=0.01), run, 7, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    before = last(run)
+    assert before["step"] == 0
+    finish(run, "adamw", steps=40, initial=1)
+    again = load_tree(run / "state" / "step-00000000")
+    assert torch.equal(again["parts"]["model"]["module"]["0.weight"], before["parts"]["model"]["module"]["0.weight"])
+    assert [int(row["step"]) for row in rows(run)] == [7, 14, 21, 28, 35, 40]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(number: int, untouched: Callable[[str], Path], tmp_path: Path) -> None:
+    run = tmp_path / "stopped"
+    code, said = interrupt_at(start(run, "adamw", delay=0.004), run, 50, number)
+    assert code == 128 + number
+    stopped = last(run)["step"]
+    assert 50 <= stopped < STEPS
+    assert said == f"{run}: stopped after {stopped} of {STEPS} steps; run the same command again to go on\n"
+    if number == signal.SIGINT:
+        finish(run, "adamw", initial=1)
+        assert_same_run(run, untouched("adamw"))
+
+
+def test_a_finished_run_says_so_and_does_nothing(untouched: Callable[[str], Path]) -> None:
+    run = untouched("adamw")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert finish(run, "adamw") == f"{run}: already trained, {STEPS} of {STEPS} steps; nothing to do\n"
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(untouched: Callable[[str], Path], tmp_path: Path) -> None:
+    run = tmp_path / "truncated"
+    interrupt_at(start(run, "adamw", delay=0.002), run, 168, signal.SIGKILL)
+    broken = run / "state" / "step-00000160" / "tensors.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-100])
+    said = finish(run, "adamw", initial=1)
+    assert said.count("CheckpointWarning") == 1
+    assert "instead of" in said
+    assert "going on from step-00000120 instead" in said
+    assert_same_run(run, untouched("adamw"))
+    assert issubclass(CheckpointWarning, UserWarning)
