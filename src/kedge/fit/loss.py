@@ -1,0 +1,92 @@
+"""The loss that a denoiser is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kedge.cond import Cond
+from kedge.denoise import as_estimator
+from kedge.fit.draw import Proposal
+from kedge.fit.error import denoising_error, level_error
+from kedge.fit.proposals.log_normal import LogNormal
+from kedge.fit.weightings.uniform import Uniform
+from kedge.fit.weightings.weighting import Weighting
+from kedge.train import Batch, Tick
+from kedge.tree import Tree, first_leaf
+
+
+class Example(NamedTuple):
+    """What a batch means to a denoiser."""
+
+    x: Tree
+    cond: Cond | None = None
+    known: Tree | None = None
+
+
+def unpack(batch: Batch) -> Example:
+    """A tensor is x. A dictionary holds `x`, perhaps `known` (True where an entry is pinned), and fields to hear."""
+    if not isinstance(batch, Mapping):
+        return Example(batch)
+    if "x" not in batch:
+        raise ValueError(f'a batch of data holds "x" (and "known", and fields to condition on), got {sorted(batch)}')
+    fields = {name: value for name, value in batch.items() if name not in ("x", "known")}
+    return Example(batch["x"], Cond.of(**fields) if fields else None, batch.get("known"))
+
+
+class DenoisingLoss(nn.Module):
+    """`weight(log_snr) L + penalty(log_snr)`, with L the squared error of the estimate at a random level and noise.
+
+    It is the module that is trained: it holds the denoiser and the weighting, so that both are in the checkpoint.
+
+    Args:
+        denoiser: what is trained.
+        proposal: the law of the levels; by default log-normal noise scales.
+        weighting: what an error counts at each level; by default that of v.
+        known: True where entries are pinned in every sample; a batch may have a mask of its own.
+        drop: the probability with which each field of the condition is dropped, for classifier-free guidance.
+        read: what a batch means.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        proposal: Proposal | None = None,
+        weighting: Weighting | None = None,
+        *,
+        known: Tree | None = None,
+        drop: Mapping[str, float] | None = None,
+        read: Callable[[Batch], Example] = unpack,
+    ) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.path = as_estimator(denoiser).path
+        self.proposal = LogNormal() if proposal is None else proposal
+        sigma_data = getattr(denoiser, "sigma_data", None) or 1.0
+        self.weighting = Uniform(of="v", sigma_data=sigma_data) if weighting is None else weighting
+        self.known, self.drop, self.read = known, dict(drop or {}), read
+        u = (torch.arange(1024, dtype=torch.float64) + 0.5) / 1024
+        t = self.proposal.times(self.path, u).clamp(self.path.t_min, self.path.t_max)
+        self.weighting.cover(self.path.log_snr(t))
+
+    def forward(self, batch: Batch, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
+        """The loss of each sample `[B]`, and the plain and the weighted error to log."""
+        x, cond, known = self.read(batch)
+        noise = tick.noise(first_leaf(x).shape[0])
+        if cond is not None and self.drop:
+            cond = cond.drop(self.drop, noise, tick.step)
+        draw = self.proposal.draw(self.path, x, noise, tick.step)
+        known = self.known if known is None else known
+        error, _ = denoising_error(self.denoiser, x, draw, cond, known=known)
+        L, log_snr = level_error(error, draw.t, known), self.path.log_snr(draw.t)
+        weighted = self.weighting(log_snr).to(L) * L
+        loss = weighted + self.weighting.penalty(log_snr).to(L)
+        if draw.weight is not None:
+            loss = loss * draw.weight.to(L)
+        if self.training:
+            self.weighting.update(log_snr, L)
+        info = {"error": L.detach().mean(), "weighted": weighted.detach().mean()}
+        return loss.flatten(1).mean(1) if loss.ndim > 1 else loss, info
