@@ -48,7 +48,7 @@ bench: install  ## The measurements; their results are kept in benchmarks/result
 format: install  ## Formats the code and repairs what the linter can repair
 	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
 clean:  ## Removes what the tools have built, not the virtual environment
-	@rm -rf build dist docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf build dist docs/_build docs/_drawn .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests tools docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 help:  ## This list
 	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

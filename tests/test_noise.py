@@ -80,9 +80,11 @@ def test_extreme_seeds() -> None:
     assert all(Noise.of(seed, 2).normal((2, 3), 0).isfinite().all() for seed in seeds)
 
 
-@pytest.mark.parametrize("seeds", [[1, 2], torch.tensor(3), torch.zeros(3, 1, dtype=torch.int64)])
+@pytest.mark.parametrize(
+    "seeds", [[1, 2], torch.tensor([0.5, 1.5, 2.5]), torch.tensor(3), torch.zeros(3, 1, dtype=torch.int64)]
+)
 def test_seeds_that_do_not_fit_the_batch(seeds: list[int] | Tensor) -> None:
-    with pytest.raises(ValueError, match="expected one for each of 3 samples"):
+    with pytest.raises(ValueError, match="expected a whole number for each of 3 samples"):
         Noise.of(seeds, 3)
 
 

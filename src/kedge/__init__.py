@@ -35,8 +35,8 @@ _HOMES = {
 """Where each public name lives. Rooms load when they are first asked for."""
 
 __all__ = [
-    "Cond", "Denoiser", "Estimate", "Noise", "Walk", "exact", "fit", "grids", "guide", "hooks", "nets", "paths", "sample",
-    "solvers", "train",
+    "Cond", "Denoiser", "Estimate", "Noise", "Walk", "exact", "fit", "grids", "guide", "hooks", "nets", "paths",
+    "sample", "solvers", "train",
 ]  # fmt: skip
 
 

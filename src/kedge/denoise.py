@@ -72,8 +72,8 @@ class Denoiser(nn.Module):
     """`D(x_t, t) = c_skip x_t + c_out F(c_in x_t, c_noise)` for a network F.
 
     Args:
-        net: `net(x, told)` or `net(x, told, cond)`, returning a tensor of x's shape, or a pair of it and a dictionary of
-            extras. `told` has shape `[B]`, or `[B, T]` where levels differ between the entries of a sample.
+        net: `net(x, told)` or `net(x, told, cond)`, returning a tensor of x's shape, or a pair of it and a dictionary
+            of extras. `told` has shape `[B]`, or `[B, T]` where levels differ between the entries of a sample.
         path: how data becomes noise.
         predict: what the output means: `clean`, `eps`, `velocity` or `score`; `trig`, TrigFlow's F; `edm`, EDM's
             preconditioning, on any path.

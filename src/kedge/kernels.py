@@ -93,7 +93,10 @@ class Gaussian:
     def draw(self, noise: Noise, step: int) -> Tree:
         """`mean + std z`."""
         z = normal_like(self.mean, noise, step)
-        return tree_map(lambda mean, z: mean + self._std(mean) * z, self.mean, z)
+        std = self.std
+        if not isinstance(std, Tensor):
+            return tree_map(lambda mean, z: mean.add(z, alpha=std), self.mean, z)
+        return tree_map(lambda mean, z: mean + lead(std, mean) * z, self.mean, z)
 
     def log_prob(self, x: Tree) -> Tree:
         """`-((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2`, per entry, in float32 at least."""

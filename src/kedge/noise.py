@@ -76,10 +76,12 @@ class Noise:
         if isinstance(seeds, int):
             index = torch.arange(batch, device=device)
             return cls(mix(mix(torch.full_like(index, seeds) + WEYL) + index * WEYL))
-        seeds = torch.as_tensor(seeds, dtype=torch.int64, device=device)
-        if seeds.shape != (batch,):
-            raise ValueError(f"seeds: expected one for each of {batch} samples, got shape {tuple(seeds.shape)}")
-        return cls(mix(mix(seeds + WEYL)))
+        seeds = torch.as_tensor(seeds, device=device)
+        if seeds.shape != (batch,) or seeds.is_floating_point():
+            raise ValueError(
+                f"seeds: expected a whole number for each of {batch} samples, got {seeds.dtype} of {tuple(seeds.shape)}"
+            )
+        return cls(mix(mix(seeds.long() + WEYL)))
 
     def uniform(self, shape: Sequence[int], step: int, slot: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
         """Uniform numbers in the open interval (0, 1), of `shape`, whose first axis is the batch."""
@@ -117,8 +119,8 @@ class Noise:
         return z[..., :count].to(dtype)
 
     def take(self, index: Tensor, fork: bool = True) -> Noise:
-        """The sources at `index`. With `fork`, copies of one row get keys of their own; a row that is taken once keeps its
-        key. No copy keeps the old one: it would fork into the same keys again at the next branch.
+        """The sources at `index`. With `fork`, copies of one row get keys of their own; a row that is taken once keeps
+        its key. No copy keeps the old one: it would fork into the same keys again at the next branch.
         """
         key = self.key.index_select(0, index)
         if not fork:

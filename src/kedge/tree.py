@@ -12,7 +12,7 @@ Tree = Tensor | dict[str, Tensor]
 """What is noised and denoised. Only paths, kernels and solvers look inside."""
 
 
-def tree_map(f: Callable[..., Any], tree: Tree, *others: Tree) -> Any:
+def tree_map(f: Callable[..., Any], tree: Tree, *others: Any) -> Any:
     """Applies `f` leaf by leaf; all trees have the structure of the first."""
     if isinstance(tree, Tensor):
         return f(tree, *others)

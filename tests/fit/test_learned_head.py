@@ -46,8 +46,8 @@ def test_its_features_are_karras_fourier_features_of_a_quarter_of_the_log_scale(
 
 @pytest.mark.parametrize("base", [EDM(0.5), Uniform("clean")])
 def test_the_minimum_of_its_loss_weighs_with_one_over_the_error(base: Weighting) -> None:
-    """Trained by itself on `J = E[lambda L e^-u + u]`, L known: the weighted loss is 1 within .02 at every level but the
-    outermost 5%, whatever the base.
+    """Trained by itself on `J = E[lambda L e^-u + u]`, L known: the weighted loss is 1 within .02 at every level but
+    the outermost 5%, whatever the base.
     """
     head = LearnedHead(base)
     optimiser = torch.optim.LBFGS(head.parameters(), max_iter=400, history_size=50, line_search_fn="strong_wolfe")

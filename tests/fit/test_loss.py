@@ -238,22 +238,32 @@ def test_a_run_in_two_pieces_is_bitwise_the_run_in_one(weighting: Any, tmp_path:
 
 
 def test_training_moves_network_and_weighting_and_lowers_the_error() -> None:
+    """The error of the network's own output at the same draws before and after. Of normal data of the path's own scale
+    x_t tells nothing about the velocity: no network is below 1 that does not hear the goal, the sign of one entry.
+    """
     run = trainer(None, 150, Polynomial())
-    run.log_every = 3
-    errors, weighted = [], []
+    loss, batch = run.parts[0].module, run.source.next(TICK)
+    assert isinstance(loss, DenoisingLoss)
+    assert isinstance(loss.weighting, Polynomial)
+
+    def native() -> float:
+        plain = DenoisingLoss(loss.denoiser, loss.proposal, EDM(0.5)).eval()
+        return sum(float(plain(batch, Tick(step, 9))[0].detach().mean()) for step in range(20)) / 20
+
+    before = native()
+    run.log_every, weighted = 3, []
     for _ in range(150):
         run.advance()
-        if run.step % 3 == 0:
-            errors.append(run.row["error"])
-            weighted.append(run.row["weighted"])
-    assert sum(errors[-10:]) / 10 < 0.8 * errors[0]
-    assert abs(sum(weighted[-10:]) / 10 - 1) < 0.1
-    weighting = run.parts[0].module.weighting
-    assert isinstance(weighting, Polynomial)
-    assert float(weighting.batches) == 150
+        weighted.append(run.row.get("weighted", 0.0))
+    assert before > 0.95
+    assert native() < 0.9
+    assert abs(sum(weighted[-30:]) / 30 - 1) < 0.1
+    assert float(loss.weighting.batches) == 150
     average = run.shadow().module
     assert isinstance(average, DenoisingLoss)
-    assert torch.equal(average.state_dict()["weighting.coefficients"], weighting.coefficients)  # a buffer is copied
+    assert torch.equal(
+        average.state_dict()["weighting.coefficients"], loss.weighting.coefficients
+    )  # a buffer is copied
 
 
 def test_a_learned_heads_layer_is_trained_with_the_network() -> None:
@@ -277,7 +287,9 @@ def test_a_learned_heads_layer_is_trained_with_the_network() -> None:
 
 def test_uniform_times_and_bf16_train_too() -> None:
     run = trainer(None, 3, Polynomial())
-    loss = DenoisingLoss(run.parts[0].module.denoiser, Uniform(), Polynomial())
+    module = run.parts[0].module
+    assert isinstance(module, DenoisingLoss)
+    loss = DenoisingLoss(module.denoiser, Uniform(), Polynomial())
     half = Trainer([Part(loss, loss, AdamW())], run.source, 3, precision="bf16", progress=False)
     half.train()
     assert half.updaters[0].counts["skipped"] == 0

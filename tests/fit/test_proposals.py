@@ -211,6 +211,6 @@ def test_an_unknown_spread_is_refused(proposal: Any) -> None:
 def test_the_draw_names_the_spreads_there_are() -> None:
     from kedge.fit.draw import uniforms
 
-    unchecked = getattr(uniforms, "__wrapped__", uniforms)
+    unchecked: Any = getattr(uniforms, "__wrapped__", uniforms)
     with pytest.raises(ValueError, match="unknown spread='sobol': one of independent, stratified, lattice"):
         unchecked("sobol", 4, Noise.of(0, 4), 0)

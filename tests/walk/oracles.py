@@ -116,7 +116,7 @@ def normals(seeds: int, shape: Sequence[int], steps: int) -> list[Tensor]:
 
 
 def ancestral(path: GaussianPath, t: float, s: float) -> tuple[float, float, float]:
-    """q(x_s | x_t, x) by Bayes' rule (Kingma et al., "Variational diffusion models"): coefficients of x_t and x, std."""
+    """q(x_s | x_t, x) by Bayes' rule (Kingma et al., "Variational diffusion models"): factors of x_t and x, std."""
     a_t, a_s, v_t, v_s = path.alpha(t), path.alpha(s), path.sigma(t) ** 2, path.sigma(s) ** 2
     a = a_t / a_s
     v = v_t - a * a * v_s

@@ -123,7 +123,7 @@ class Begins(Hook):
 
 class Scales(Hook):
     def wrap(self, denoiser: Estimator) -> Estimator:
-        return Wrapped(denoiser, lambda inner, x, t, c: kedge.Estimate(1.5 * inner.estimate(x, t, c).x))
+        return Wrapped(denoiser, lambda inner, x, t, c: kedge.Estimate(1.5 * inner.estimate(x, t, c).x))  # type: ignore[operator]
 
 
 def test_hooks_do_what_they_say() -> None:
@@ -182,7 +182,7 @@ def test_weighing_comes_last() -> None:
     class Weighs(Hook):
         place = "weigh"
 
-    with pytest.raises(ValueError, match="^hook Record must stand before Weighs"):
+    with pytest.raises(ValueError, match=r"^hook Record must stand before Weighs"):
         Walk(Spy(VP), DDPM(), GRID, (Weighs(), Record()))
 
 

@@ -96,7 +96,7 @@ def test_inversion_returns_to_the_start(path: str, name: str) -> None:
     low, high = 0.05, 1.0
     x = law.marginal(p, p.time_at(low)).sample(16, seeds=3)
     errors = []
-    for n in (40, 80):
+    for n in (20, 40):
         down = geometric(p, high, low, n)
         levels = Levels([*reversed(down), *down[1:]], rise="solve")
         errors.append(float((kedge.sample(law.denoiser(p), x, levels, DETERMINISTIC[name]) - x).norm()))
@@ -107,12 +107,12 @@ def test_inversion_returns_to_the_start(path: str, name: str) -> None:
 def test_inversion_finds_the_noise_of_a_gaussian() -> None:
     """The flow of Gaussian data is known: x_t = alpha m + sqrt((alpha^2 v + sigma^2) / (...)_s) (x_s - alpha_s m)."""
     p, m, v = PATHS["VP"], 0.3, 0.5
-    up = list(reversed(geometric(p, 3.0, 0.1, 200)))
+    up = list(reversed(geometric(p, 3.0, 0.1, 60)))
     x = start(p, up[0], (5, 2))
     got = kedge.sample(Factorised(p, m, v), x, Levels(up, rise="solve"), DETERMINISTIC["3S"])
     spread = [math.sqrt(p.alpha(t) ** 2 * v + p.sigma(t) ** 2) for t in (up[0], up[-1])]
     exact = p.alpha(up[-1]) * m + spread[1] / spread[0] * (x - p.alpha(up[0]) * m)
-    torch.testing.assert_close(got, exact, rtol=0, atol=1e-6)
+    torch.testing.assert_close(got, exact, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", RANDOM)
@@ -202,7 +202,7 @@ def test_bad_levels_are_refused_in_one_line(levels: Any, line: str) -> None:
 
 def test_rises_that_mean_nothing_are_refused() -> None:
     both = torch.tensor([[0.5, 0.5], [0.6, 0.4]])
-    with pytest.raises(ValueError, match="^after level 0 some entries rise and others fall: split it into two steps$"):
+    with pytest.raises(ValueError, match=r"^after level 0 some entries rise and others fall: split it into two steps$"):
         kedge.sample(Factorised(PATHS["VP"]), torch.zeros(3, 2), Levels(both, rise="noise"))
-    with pytest.raises(ValueError, match="^level 0 is clean: an inversion starts a little above, at t_min"):
+    with pytest.raises(ValueError, match=r"^level 0 is clean: an inversion starts a little above, at t_min"):
         kedge.sample(Factorised(PATHS["VP"]), torch.zeros(3, 2), Levels([0.0, 0.5], rise="solve"))

@@ -207,9 +207,9 @@ def test_mistakes_are_refused_in_one_line() -> None:
     refused(Spy(p), [Pin(one, one * torch.inf)], "^Pin: values under the mask are not finite$")
     refused(Spy(p), [Pin({"a": one}, {"a": one})], "^Pin: mask and values must be tensors for a tensor state,")
     D = Spy(p, lambda x, t: x)
-    with pytest.raises(ValueError, match="^Pin: mask and values must be tensors for a tensor state, dictionaries"):
+    with pytest.raises(ValueError, match=r"^Pin: mask and values must be tensors for a tensor state, dictionaries"):
         kedge.sample(D, {"a": one[None]}, GRID, DDPM(), [Pin(one, one)])
-    with pytest.raises(ValueError, match="^Pin: mask and values must broadcast to the state: 'b'$"):
+    with pytest.raises(ValueError, match=r"^Pin: mask and values must broadcast to the state: 'b'$"):
         kedge.sample(D, {"a": one[None], "b": one[None]}, GRID, DDPM(), [Pin({"a": one}, {"a": one})])
 
 

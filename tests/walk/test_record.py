@@ -136,7 +136,7 @@ def test_a_deterministic_walk_has_no_density(name: str) -> None:
     walk.run(start(VP, 1.0, (4, 3)))
     with pytest.raises(NoDensityError, match=r"^this walk's steps have no density: use a random solver, DDPM\(\)"):
         record.log_prob()
-    with pytest.raises(NoDensityError, match="is deterministic: its steps have no density to replay$"):
+    with pytest.raises(NoDensityError, match=r"is deterministic: its steps have no density to replay$"):
         walk.replay(record)
 
 
@@ -188,7 +188,7 @@ def test_replay_under_the_same_weights(name: str, hooks: str, grid: str) -> None
         for i, kernel in zip((4, 1), some, strict=True):
             torch.testing.assert_close(kernel.mean, record.means[i], rtol=0, atol=1e-14)  # type: ignore[attr-defined]
     else:
-        with pytest.raises(ValueError, match="remembers earlier estimates: only the whole walk can be replayed"):
+        with pytest.raises(ValueError, match=r"remembers earlier estimates: only the whole walk can be replayed"):
             walk.replay(record, steps=[1])
 
 

@@ -66,9 +66,10 @@ def test_permuted_at_every_step_and_put_back(name: str, moment: str) -> None:
     cond = Cond({"mean": torch.randn(8, 3, dtype=f64)}, {"mean": torch.arange(8) % 3 > 0})
     pin = Pin(torch.rand(SHAPE) < 0.3, torch.randn(SHAPE, dtype=f64))
     shuffle = Shuffle(moment)
-    walks = []
-    for hooks in ((pin,), (shuffle, pin)):
-        walks.append(Walk(Conditioned(p), SOLVERS[name], LogSNR(9), hooks).run(x, cond, seeds=5))
+    walks = [
+        Walk(Conditioned(p), SOLVERS[name], LogSNR(9), hooks).run(x, cond, seeds=5)
+        for hooks in ((pin,), (shuffle, pin))
+    ]
     assert not torch.equal(shuffle.order, torch.arange(8))
     torch.testing.assert_close(walks[1].x, walks[0].x[shuffle.order], rtol=0, atol=1e-13)
     assert torch.equal(walks[1].noise.key, walks[0].noise.key[shuffle.order])
@@ -218,7 +219,9 @@ def test_without_seeds_torchs_generator_decides() -> None:
 
 
 def test_wrong_number_of_seeds() -> None:
-    with pytest.raises(ValueError, match=r"^seeds: expected one for each of 6 samples, got shape \(5,\)$"):
+    with pytest.raises(
+        ValueError, match=r"^seeds: expected a whole number for each of 6 samples, got torch.int64 of \(5,\)$"
+    ):
         kedge.sample(Factorised(PATHS["VP"]), torch.zeros(6, 2), LogSNR(3), DDPM(), seeds=list(range(5)))
 
 

@@ -151,8 +151,8 @@ class GaussianMixture:
         return float(self._tilted(reward)[0].logsumexp(0))
 
     def _tilted(self, reward: Quadratic) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each component: log weight, mean and covariance. With `S = (I + C A)^-1 C` and `m = S (C^-1 mu + b)`, written
-        without the inverse of C: `m = (I + C A)^-1 (mu + C b)`.
+        """Of each component: log weight, mean and covariance. With `S = (I + C A)^-1 C` and `m = S (C^-1 mu + b)`,
+        written without the inverse of C: `m = (I + C A)^-1 (mu + C b)`.
         """
         A, b = reward.A.double(), reward.b.double().flatten()
         M = torch.eye(self.dim, dtype=torch.float64) + self.covariances @ A
@@ -185,7 +185,10 @@ class GaussianMixture:
         return self.weights.log() - 0.5 * (y**2 / variance + variance.log() + math.log(2 * math.pi)).sum(-1)
 
     def _posterior(self, x_t: Tensor, alpha: Any, sigma: Any) -> tuple[Tensor, Tensor]:
-        """Responsibilities `[B, K]` and component means `m_k = mu_k + alpha C_k S_k^-1 (x_t - alpha mu_k)`, `[B, K, D]`."""
+        """Responsibilities `[B, K]` and component means `[B, K, D]`,
+
+        m_k = mu_k + alpha C_k S_k^-1 (x_t - alpha mu_k)
+        """
         y = self._centred(x_t, alpha)
         gain = alpha * self._e / (alpha**2 * self._e + sigma**2)
         m = self.means + torch.einsum("kij,bkj->bki", self._U, gain * y)

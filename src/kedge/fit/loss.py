@@ -15,7 +15,7 @@ from kedge.fit.error import denoising_error, level_error
 from kedge.fit.proposals.log_normal import LogNormal
 from kedge.fit.weightings.uniform import Uniform
 from kedge.fit.weightings.weighting import Weighting
-from kedge.train import Batch, Tick
+from kedge.train import Batch, OptimiserSpec, Part, Tick
 from kedge.tree import Tree, first_leaf
 
 
@@ -71,6 +71,10 @@ class DenoisingLoss(nn.Module):
         u = (torch.arange(1024, dtype=torch.float64) + 0.5) / 1024
         t = self.proposal.times(self.path, u).clamp(self.path.t_min, self.path.t_max)
         self.weighting.cover(self.path.log_snr(t))
+
+    def part(self, optimiser: OptimiserSpec, **options: Any) -> Part:
+        """What the trainer steps: this module, on this loss. Options are those of `kedge.train.Part`."""
+        return Part(self, self, optimiser, **options)
 
     def forward(self, batch: Batch, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
         """The loss of each sample `[B]`, and the plain and the weighted error to log."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, final, get_args
 
 import torch
@@ -85,7 +85,7 @@ class GaussianPath(ABC):
         """The time at which the log-SNR has this value."""
 
     def log_snr(self, t: Level) -> Any:
-        """`log(alpha^2 / sigma^2)`: plus infinity at time 0. A path may say it in a form of its own that rounds less."""
+        """`log(alpha^2 / sigma^2)`: infinite at time 0. A path may say it in a form of its own that rounds less."""
         return 2 * (el.log(self.alpha(t)) - el.log(self.sigma(t)))
 
     @final
@@ -100,13 +100,20 @@ class GaussianPath(ABC):
 
     @final
     def prior(
-        self, shape: Sequence[int], noise: Noise | None = None, dtype: torch.dtype | None = None, device: Any = None
+        self,
+        shape: Sequence[int],
+        seeds: Noise | int | Sequence[int] | Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        device: Any = None,
     ) -> Tensor:
-        """The noise end, `N(0, sigma(t_max)^2)`: from `noise`, each sample's own, or from torch's generator."""
-        if noise is None:
+        """The noise end, `N(0, sigma(t_max)^2)`, from the seeds that a walk takes: one number for the call or one for
+        each sample. None draws from torch's generator.
+        """
+        if seeds is None:
             z = torch.randn(tuple(shape), dtype=dtype, device=device)
         else:
-            z = noise.normal(shape, step=-1, dtype=dtype or torch.get_default_dtype()).to(device)
+            noise = seeds if isinstance(seeds, Noise) else Noise.of(seeds, shape[0], device)
+            z = noise.normal(shape, step=-1, dtype=dtype or torch.get_default_dtype())
         return z * self.sigma(self.t_max)
 
     @final
@@ -202,8 +209,13 @@ class GaussianPath(ABC):
     @final
     def down(self, x_t: Tree, x_hat: Tree, t: Level, s: Level) -> Kernel:
         """`q(x_s | x_t, x = x_hat)`, the ancestral step."""
+        return self.posterior(t, s)(x_t, x_hat)
+
+    @final
+    def posterior(self, t: Level, s: Level) -> Callable[[Tree, Tree], Kernel]:
+        """`down` as a function of x_t and x_hat: a walk computes the coefficients of its levels once."""
         a, b, std = self.bridge(t, s)
-        return transition(affine(a, x_t, b, x_hat), std)
+        return lambda x_t, x_hat: transition(affine(a, x_t, b, x_hat), std)
 
     @final
     def up(self, x_s: Tree, s: Level, t: Level) -> Kernel:

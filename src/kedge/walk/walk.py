@@ -58,7 +58,7 @@ class Walk:
     denoiser: Any
     solver: Solver
     grid: Grid
-    hooks: tuple[Hook, ...] = ()
+    hooks: Sequence[Hook] = ()
     estimator: Estimator = field(init=False, repr=False, compare=False)
     """The denoiser as the hooks want it."""
     _moments: Moments = field(init=False, repr=False, compare=False)
@@ -157,8 +157,8 @@ class Walk:
         return Wrapped(self.estimator, seen)
 
     def replay(self, record: Record, denoiser: Any = None, steps: Sequence[int] | None = None) -> list[Kernel]:
-        """The kernels that the recorded steps have under `denoiser` (by default the walk's own): the same solver, the same
-        hooks on the kernel, at the recorded states. Gradients flow as the caller has them switched.
+        """The kernels that the recorded steps have under `denoiser` (by default the walk's own): the same solver, the
+        same hooks on the kernel, at the recorded states. Gradients flow as the caller has them switched.
 
         Args:
             record: of a walk with this solver.
@@ -224,7 +224,7 @@ def sample(
         seeds: one number for the call, or one for each sample.
         grad: whether, and how, gradients flow through the walk: see `Walk.run`.
     """
-    walk = Walk(denoiser, DPMSolverPP(order=2) if solver is None else solver, grid, tuple(hooks))
+    walk = Walk(denoiser, DPMSolverPP(order=2) if solver is None else solver, grid, hooks)
     return walk.run(noise, cond, seeds=seeds, grad=grad).x
 
 
@@ -247,9 +247,15 @@ def _plan(path: GaussianPath, grid: Grid, solver: Solver) -> Plan:
 _remembered = lru_cache(maxsize=128)(_plan)
 
 
+_PLAIN = (str, float, int, type(None))
+
+
 def _is_value(part: Any) -> bool:
+    """Frozen, compared by its fields, and with nothing in them that can change (a learned path holds tensors)."""
     parameters = getattr(type(part), "__dataclass_params__", None)
-    return parameters is not None and parameters.frozen and parameters.eq
+    if parameters is None or not (parameters.frozen and parameters.eq):
+        return False
+    return all(isinstance(value, _PLAIN) for value in vars(part).values())
 
 
 def _rises(t: Level, s: Level) -> bool:

@@ -74,7 +74,7 @@ class Levels:
             raise ValueError(f"after level {i} some entries rise and others fall: split it into two steps")
 
     def rows(self) -> list[Level]:
-        """The levels one by one: plain floats where one level serves all entries, else tensors with a batch axis of 1."""
+        """The levels one by one: plain floats where one serves all entries, else tensors with a batch axis of 1."""
         if not isinstance(self.t, Tensor):
             return [float(t) for t in self.t]
         if self.t.ndim == 1:
@@ -99,7 +99,8 @@ class Span:
         high = ends[1] if scale_max is None else scale_max
         if not 0 < low < high <= ends[1] * (1 + 1e-9):
             raise ValueError(
-                f"noise scales {low:.4g} to {high:.4g}: expected 0 < scale_min < scale_max <= {ends[1]:.4g}, the path's end"
+                f"noise scales {low:.4g} to {high:.4g}: expected 0 < scale_min < scale_max <= {ends[1]:.4g}, "
+                "the path's end"
             )
         return cls(low, high)
 

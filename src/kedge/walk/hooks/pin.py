@@ -23,9 +23,9 @@ class Pin(Hook):
     Args:
         mask: True where an entry is known; broadcasts to the state.
         values: the known entries (the rest is ignored); broadcasts to the state.
-        way: what the network sees of them on the way: `"clean"` throughout, as planners are trained, or `"noised"` to the
-            level of the rest, as inpainting with an unmasked model does. By default as the denoiser was trained; the
-            other way is an error.
+        way: what the network sees of them on the way: `"clean"` throughout, as planners are trained, or `"noised"` to
+            the level of the rest, as inpainting with an unmasked model does. By default as the denoiser was trained;
+            the other way is an error.
     """
 
     mask: Tree

@@ -14,8 +14,8 @@ from kedge.walk.state import Hook, Place, State, Step
 
 @dataclass(frozen=True, eq=False)
 class Project(Hook):
-    """Maps onto a constraint: the state after each step, or (`on="clean"`) each estimate of the clean x, before the solver
-    uses it.
+    """Maps onto a constraint: the state after each step, or (`on="clean"`) each estimate of the clean x, before the
+    solver uses it.
 
     A state that is moved far leaves a multistep solver with estimates that belong to other points; `forget=True` clears
     them.

@@ -17,7 +17,7 @@ from kedge.walk.state import Hook, Place, State, Step
 
 @dataclass(eq=False)
 class Record(Hook):
-    """Keeps the states, kernels and draws of the latest walk, and gives the true log-probability of its random steps."""
+    """Keeps the states, kernels and draws of the latest walk, and gives the true log-density of its random steps."""
 
     states: list[State] = field(default_factory=list)
     """Before each step, as the network saw them."""
@@ -64,7 +64,7 @@ class Record(Hook):
         return [i for i, step in enumerate(self.steps) if _is_random(step.kernel)]
 
     def log_prob(self, average: bool = False) -> Tensor:
-        """`[random steps, B]`: the log-density of what each random step drew, summed over the entries that are not pinned.
+        """`[random steps, B]`: the log-density of what each random step drew, summed over the unpinned entries.
 
         `average=True` divides by the number of entries, for parity with code that does: such a value is no density.
         """

@@ -16,8 +16,8 @@ from kedge.walk.state import Hook, Place
 
 @dataclass(frozen=True)
 class Threshold(Hook):
-    """Keeps every estimate of the clean x within `[-limit, limit]`. With a `quantile` (say .995) a sample's limit is that
-    quantile of its magnitudes where this is larger, and the estimate is scaled back into the limit.
+    """Keeps every estimate of the clean x within `[-limit, limit]`. With a `quantile` (say .995) a sample's limit is
+    that quantile of its magnitudes where this is larger, and the estimate is scaled back into the limit.
 
     Saharia et al., "Photorealistic text-to-image diffusion models", NeurIPS 2022, section 2.3 (static and dynamic).
     """

@@ -15,7 +15,7 @@ from kedge.walk.state import Density, State, Step
 
 @dataclass(frozen=True)
 class DDIM:
-    """`x_s = alpha_s x_hat + sqrt(sigma_s^2 - std^2) z_hat + std z`: deterministic at `eta = 0`, ancestral at `eta = 1`.
+    """`x_s = alpha_s x_hat + sqrt(sigma_s^2 - std^2) z_hat + std z`; deterministic at `eta = 0`, ancestral at 1.
 
     Song, Meng and Ermon, "Denoising diffusion implicit models", ICLR 2021, eq. 12 and 16, for any Gaussian path.
     """

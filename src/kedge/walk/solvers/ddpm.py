@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from kedge.denoise import Estimator
 from kedge.elementary import Level
+from kedge.kernels import Kernel
 from kedge.paths.gaussian import GaussianPath
+from kedge.tree import Tree
 from kedge.walk.state import State, Step
+
+Posterior = Callable[[Tree, Tree], Kernel]
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,11 @@ class DDPM:
         """One a step."""
         return steps
 
-    def plan(self, path: GaussianPath, levels: Sequence[Level]) -> list[None]:
-        """Nothing: the path knows its posterior."""
-        return [None] * (len(levels) - 1)
+    def plan(self, path: GaussianPath, levels: Sequence[Level]) -> list[Posterior]:
+        """The path's posterior of each step."""
+        return [path.posterior(t, s) for t, s in pairwise(levels)]
 
-    def step(self, denoiser: Estimator, state: State, s: Level, coefficients: None) -> Step:
+    def step(self, denoiser: Estimator, state: State, s: Level, coefficients: Posterior) -> Step:
         """The posterior at the expected clean x."""
         estimate = denoiser.estimate(state.x, state.t, state.cond)
-        return Step(denoiser.path.down(state.x, estimate.x, state.t, s), {}, estimate)
+        return Step(coefficients(state.x, estimate.x), {}, estimate)

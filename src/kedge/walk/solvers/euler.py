@@ -37,7 +37,7 @@ class Euler:
 
 
 def euler_step(path: GaussianPath, t: Level, s: Level) -> tuple[Any, Any]:
-    """`(a, b)` of `x_s = a x_t + b x_hat`. A step to clean returns x_hat: the velocity of most paths is singular there."""
+    """`(a, b)` of `x_s = a x_t + b x_hat`. A step to clean returns x_hat: most velocities are singular there."""
     p, q = path.from_clean("velocity", t)
     moves, ends = s != t, s == 0
     a = el.where(ends, 0.0, 1 + (s - t) * p)

@@ -23,8 +23,8 @@ from kedge.paths.gaussian import GaussianPath
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One step's `decay`, the weights of 1, r and r^2 / 2 (each times alpha_s), its `std` and its length h (0 where the step
-    has no length or no end).
+    """One step's `decay`, the weights of 1, r and r^2 / 2 (each times alpha_s), its `std` and its length h (0 where the
+    step has no length or no end).
     """
 
     decay: Any

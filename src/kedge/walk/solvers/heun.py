@@ -20,8 +20,8 @@ from kedge.walk.state import State, Step
 
 @dataclass(frozen=True)
 class Heun:
-    """An Euler step to s, then the mean of the velocities at both ends. Second order, two evaluations a step but for the
-    last: a step to clean is Euler's.
+    """An Euler step to s, then the mean of the velocities at both ends. Second order, two evaluations a step but for
+    the last: a step to clean is Euler's.
 
     Karras et al., "Elucidating the design space of diffusion-based generative models", NeurIPS 2022, algorithm 1.
     """
