@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from every_path import PATHS, between, every_path
 from kedge import denoise
+from kedge import paths as kedge_paths
 from kedge.cond import Cond
 from kedge.denoise import Bare, Denoiser, Estimate, Estimator, Wrapped, as_estimator, as_quantity
 from kedge.elementary import Level
@@ -457,3 +458,20 @@ def test_times_outside_the_path(make: Callable[[Any], Any]) -> None:
     for t in (-0.1, 1.5, math.nan, torch.tensor([0.5, 2.0])):
         with pytest.raises(ValueError, match="lies outside the path Rectified"):
             denoiser(torch.zeros(2, 2), t)
+
+
+def test_half_precision_of_the_network_does_not_round_the_coefficients() -> None:
+    """Under autocast f comes in bf16. A level given as a tensor and as a number then still mean the same."""
+    path = kedge_paths.VariancePreserving()
+
+    def half(x: Tensor, told: Tensor) -> Tensor:
+        return (0.1 * x).bfloat16()
+
+    D, x_t = Denoiser(half, path, "eps"), torch.ones(2, 3)
+    torch.testing.assert_close(D(x_t, torch.full((2,), 0.9)), D(x_t, 0.9), rtol=1e-5, atol=0)
+    assert D(x_t, 0.9).dtype == torch.float32
+
+
+def test_a_path_is_a_path() -> None:
+    with pytest.raises(TypeError, match=r"^a denoiser needs a path from kedge.paths, such as Trig\(\), not 'vp'$"):
+        inspect.unwrap(Denoiser.__init__)(object.__new__(Denoiser), nn.Identity(), "vp")

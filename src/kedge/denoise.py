@@ -93,6 +93,8 @@ class Denoiser(nn.Module):
         pinned: Pinning = "noised",
     ) -> None:
         super().__init__()
+        if not isinstance(cast(object, path), GaussianPath):
+            raise TypeError(f"a denoiser needs a path from kedge.paths, such as Trig(), not {path!r}")
         _known("predict", predict, Prediction)
         _known("hears", hears, Hearing)
         _known("pinned", pinned, Pinning)
@@ -126,6 +128,8 @@ class Denoiser(nn.Module):
         f = self.net(heard, told) if cond is None else self.net(heard, told, cond)
         f, extra = f if isinstance(f, tuple) else (f, None)
         _same_shape(f, x_t)
+        if first_leaf(f).dtype != first_leaf(x_t).dtype:  # autocast: the coefficients are not to be rounded with f
+            f = tree_map(lambda x, f: f.to(x.dtype), x_t, f)
         x = f if self.predict == "clean" else affine(c_skip, x_t, c_out, f)
         return Estimate(x) if extra is None else Estimate(x, extra)
 

@@ -22,8 +22,8 @@ from kedge.tree import Tree, lead, take, tree_map
 class Kernel(Protocol):
     """One transition, for a batch."""
 
-    def draw(self, noise: Noise, step: int) -> Tree:
-        """A draw, reparametrised where it can be."""
+    def draw(self, noise: Noise, step: int, slot: int = 0) -> Tree:
+        """A draw, reparametrised where it can be. Slot 0 is the walk's own; a hook that draws takes another."""
         ...
 
     def log_prob(self, x: Tree) -> Tree:
@@ -54,7 +54,7 @@ class Point:
         """0, per entry."""
         return tree_map(torch.zeros_like, self.mean)
 
-    def draw(self, noise: Noise, step: int) -> Tree:
+    def draw(self, noise: Noise, step: int, slot: int = 0) -> Tree:
         """The point itself."""
         return self.mean
 
@@ -90,9 +90,9 @@ class Gaussian:
         """`std^2`, per entry."""
         return tree_map(lambda mean: torch.zeros_like(mean) + self._std(mean) ** 2, self.mean)
 
-    def draw(self, noise: Noise, step: int) -> Tree:
+    def draw(self, noise: Noise, step: int, slot: int = 0) -> Tree:
         """`mean + std z`."""
-        z = normal_like(self.mean, noise, step)
+        z = normal_like(self.mean, noise, step, slot)
         std = self.std
         if not isinstance(std, Tensor):
             return tree_map(lambda mean, z: mean.add(z, alpha=std), self.mean, z)

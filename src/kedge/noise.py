@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from numbers import Integral
 
 import torch
 from jaxtyping import Int64
@@ -54,12 +54,6 @@ def mix(z: Tensor) -> Tensor:
     return z ^ _shift(z, 31)
 
 
-@lru_cache(maxsize=64)
-def _weyl(count: int, device: torch.device) -> Tensor:
-    """`1..count` times the golden-ratio increment: the counters of one draw."""
-    return torch.arange(1, count + 1, device=device) * WEYL
-
-
 @dataclass(frozen=True, eq=False)
 class Noise:
     """The sources of noise of a batch: one 64-bit key a sample."""
@@ -73,15 +67,14 @@ class Noise:
         """From one seed for the call (each sample's key is then made of the seed and its index in the call), or from a
         seed for each sample (which then has the same noise in any batch).
         """
-        if isinstance(seeds, int):
+        if isinstance(seeds, Integral):
             index = torch.arange(batch, device=device)
-            return cls(mix(mix(torch.full_like(index, seeds) + WEYL) + index * WEYL))
-        seeds = torch.as_tensor(seeds, device=device)
-        if seeds.shape != (batch,) or seeds.is_floating_point():
-            raise ValueError(
-                f"seeds: expected a whole number for each of {batch} samples, got {seeds.dtype} of {tuple(seeds.shape)}"
-            )
-        return cls(mix(mix(seeds.long() + WEYL)))
+            return cls(mix(mix(torch.full_like(index, _wrapped(int(seeds), 1)) + WEYL) + index * WEYL))
+        numbers = torch.as_tensor(seeds, device=device)
+        if numbers.shape != (batch,) or numbers.is_floating_point():
+            found = f"{numbers.dtype} of {tuple(numbers.shape)}"
+            raise ValueError(f"seeds: expected a whole number for each of {batch} samples, got {found}")
+        return cls(mix(mix(numbers.long() + WEYL)))
 
     def uniform(self, shape: Sequence[int], step: int, slot: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
         """Uniform numbers in the open interval (0, 1), of `shape`, whose first axis is the batch."""
@@ -107,7 +100,7 @@ class Noise:
         """`[steps, B, count]` of 64 random bits."""
         numbers = torch.arange(first, first + steps, device=self.key.device)[:, None] * WEYL
         stream = mix(mix(self.key + numbers) + _wrapped(slot + 1, MIX_2))
-        return mix(stream[..., None] + _weyl(count, self.key.device))
+        return mix(stream[..., None] + torch.arange(1, count + 1, device=self.key.device) * WEYL)
 
     def _normals(self, count: int, first: int, steps: int, slot: int, dtype: torch.dtype) -> Tensor:
         """`[steps, B, count]`, by Box and Muller: `sqrt(-2 log u) (cos, sin)(2 pi v)`."""

@@ -455,3 +455,12 @@ def test_lists_and_arrays_will_do() -> None:
     made(other, np.array([0.25, 0.75]), np.array(means), np.array([0.1, 0.2]))
     x = torch.zeros(1, 2)
     torch.testing.assert_close(one.log_prob(x), other.log_prob(x))
+
+
+def test_samples_without_a_seed_differ_and_follow_torchs_generator() -> None:
+    m = GaussianMixture([1.0], torch.zeros(1, 2), [1.0])
+    torch.manual_seed(0)
+    first, second = m.sample(5), m.sample(5)
+    assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    assert torch.equal(m.sample(5), first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,17 @@ def test_uniform_times_and_bf16_train_too() -> None:
     half.train()
     assert half.updaters[0].counts["skipped"] == 0
     assert bool(loss.weighting.coefficients.isfinite().all())  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_weighting_is_a_weighting() -> None:
+    denoiser = Denoiser(nn.Identity(), Trig(), "trig")
+    with pytest.raises(TypeError, match=r"^a weighting is an instance of a kedge.fit.Weighting, not "):
+        inspect.unwrap(DenoisingLoss.__init__)(object.__new__(DenoisingLoss), denoiser, weighting=torch.exp)
+
+
+def test_its_part_is_itself() -> None:
+    loss = DenoisingLoss(Denoiser(nn.Linear(2, 2), Trig(), "trig"))
+    part = loss.part(AdamW(lr=1e-3), clip=None)
+    assert part.module is loss
+    assert part.loss is loss
+    assert part.clip is None

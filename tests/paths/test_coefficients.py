@@ -239,3 +239,11 @@ def test_paths_that_make_no_sense(made: type, expected: str) -> None:
     with pytest.raises(ValueError, match=expected) as raised:
         made()
     assert "\n" not in str(raised.value)
+
+
+@every_path
+def test_prior_of_a_dictionary_is_drawn_field_by_field(path: GaussianPath) -> None:
+    prior = path.prior({"state": (3, 4), "action": (3, 4)}, [7, 8, 9], dtype=torch.float64)
+    assert torch.equal(prior["state"], path.prior((3, 4), [7, 8, 9], dtype=torch.float64))
+    assert not torch.equal(prior["state"], prior["action"])
+    assert path.prior({"state": (3, 4)})["state"].shape == (3, 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from hypothesis import given
@@ -64,3 +66,8 @@ def test_bad_data_is_refused_in_one_line() -> None:
         ValueError, match=r"^Batches: the saved position belongs to other batches \(samples: 5 there, 4 here\)$"
     ):
         Batches(torch.zeros(4), 2).load(Batches(torch.zeros(5), 2).state())
+
+
+def test_data_within_data_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^Batches: 'x' is no tensor; data is a tensor for each name, none within"):
+        inspect.unwrap(Batches.__init__)(object.__new__(Batches), {"x": {"a": torch.zeros(4)}}, 2)

@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -195,3 +196,23 @@ def test_learned_float32_levels_walk_in_float64() -> None:
     assert set(seen) == {f64}
     assert t.grad is not None
     assert t.grad.dtype == torch.float32
+
+
+def test_a_learned_solver_is_planned_anew_each_time() -> None:
+    """A plan is remembered for plain values only: one that holds a tensor may have changed since."""
+
+    @dataclass(frozen=True)
+    class Damped(DDIM):
+        theta: Tensor = field(default_factory=lambda: torch.tensor(0.9, dtype=f64, requires_grad=True))
+
+        def plan(self, path: Any, levels: Any) -> Any:
+            return [(a * self.theta, b, std) for a, b, std in super().plan(path, levels)]
+
+    solver, x = Damped(), start(VP, VP.t_max, SHAPE)
+    for _ in range(2):
+        kedge.sample(Factorised(VP), x, GRID, solver, grad=True).sum().backward()
+    assert solver.theta.grad is not None
+    with torch.no_grad():
+        before = kedge.sample(Factorised(VP), x, GRID, solver)
+        solver.theta.mul_(0.5)
+    assert not torch.equal(before, kedge.sample(Factorised(VP), x, GRID, solver))

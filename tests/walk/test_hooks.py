@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false
 from __future__ import annotations
 
+import inspect
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 import kedge
 from kedge.denoise import Estimator, Wrapped
 from kedge.kernels import Gaussian
-from kedge.walk import Hook, State, Step, Walk
+from kedge.walk import Hook, State, Step, Walk, walk
 from kedge.walk.grids import LogSNR
 from kedge.walk.hooks import Pin, Project, Record, Threshold
 from kedge.walk.solvers import DDIM, DDPM, DPMSolverPP, Heun
@@ -285,3 +286,40 @@ def test_threshold_in_half_precision(dtype: torch.dtype) -> None:
 def test_impossible_thresholds_are_refused(make: Any) -> None:
     with pytest.raises(ValueError, match=r"expected limit > 0 and a quantile in \(0, 1\]$"):
         make()
+
+
+def test_a_hook_may_not_change_the_level() -> None:
+    """The coefficients are those of the grid: a changed level would sample another law without a word."""
+
+    class Churn(Hook):
+        def before(self, state: State, s: Any) -> State:
+            state.t = 1.1 * state.t
+            return state
+
+    with pytest.raises(ValueError, match="may not change the level"):
+        kedge.sample(Factorised(VP), start(VP, VP.t_max / 2, (2, 2)), LogSNR(4, scale_max=1.0), hooks=[Churn()])
+
+
+def test_a_hook_that_draws_takes_a_slot_of_its_own() -> None:
+    noise = kedge.Noise.of(0, 3)
+    kernel = Gaussian(torch.zeros(3, 2, dtype=f64), 1.0)
+    draws = [kernel.draw(noise, 4, slot) for slot in (0, 7, 8)]
+    assert torch.equal(draws[0], kernel.draw(noise, 4))
+    assert len({float(draw[0, 0]) for draw in draws}) == 3
+
+
+def test_hooks_that_work_in_place_leave_the_callers_start() -> None:
+    class InPlace(Hook):
+        def before(self, state: State, s: Any) -> State:
+            state.x += 1
+            return state
+
+    x = start(VP, VP.t_max, (2, 2))
+    kept = x.clone()
+    kedge.sample(Factorised(VP), x, GRID, DDIM(), hooks=[InPlace()])
+    assert torch.equal(x, kept)
+
+
+def test_one_hook_is_given_in_a_list() -> None:
+    with pytest.raises(TypeError, match=r"^hooks is a list: \[Record\(\.\.\.\)\]$"):
+        inspect.unwrap(walk._check_order)(Record())  # past the annotation check

@@ -206,3 +206,35 @@ def test_rises_that_mean_nothing_are_refused() -> None:
         kedge.sample(Factorised(PATHS["VP"]), torch.zeros(3, 2), Levels(both, rise="noise"))
     with pytest.raises(ValueError, match=r"^level 0 is clean: an inversion starts a little above, at t_min"):
         kedge.sample(Factorised(PATHS["VP"]), torch.zeros(3, 2), Levels([0.0, 0.5], rise="solve"))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("path", PATHS)
+def test_grids_that_are_joined_may_meet_a_last_digit_apart(path: str, name: str) -> None:
+    """A step of rounding's length is no step: no slope is taken over it, and it is no rise."""
+    p = PATHS[path]
+    t = LogSNR(8, scale_min=0.05, scale_max=5.0).levels(p).t
+    x = start(p, float(t[0]), (64, 2)).float()  # float32 estimates: a slope over rounding would be rounding
+    plain = kedge.sample(mixture().denoiser(p), x, Levels(t), SOLVERS[name], seeds=0)
+    for shift in (-1e-13, -1e-15, 0.0, 1e-15, 1e-13):
+        joined = Levels([*t[:5], float(t[4]) * (1 + shift), *t[5:]])
+        walked = kedge.sample(mixture().denoiser(p), x, joined, SOLVERS[name], seeds=0)
+        if SOLVERS[name].density == "none":
+            # the step after the joint is of first order, as after a start
+            torch.testing.assert_close(walked, plain, rtol=0, atol=0.1)
+        assert walked.abs().max() < 10
+    with pytest.raises(ValueError, match="rises after level 4"):
+        Levels([*t[:5], float(t[4]) * (1 + 1e-9), *t[5:]]).levels(p)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_learned_rise_with_entries_at_rest_has_finite_gradients(path: str) -> None:
+    p = PATHS[path]
+    scales = torch.tensor([[2.0, 2.0], [0.5, 0.5], [2.0, 0.5], [0.3, 0.3]], dtype=f64)
+    t = p.time_at(scales).requires_grad_()
+    x = kedge.sample(
+        Factorised(p), start(p, float(t[0, 0].detach()), (4, 2)), Levels(t, rise="noise"), seeds=0, grad=True
+    )
+    x.sum().backward()
+    assert t.grad is not None
+    assert bool(t.grad.isfinite().all())

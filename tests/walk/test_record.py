@@ -231,3 +231,50 @@ def test_recording_changes_nothing(name: str) -> None:
     x = start(VP, 1.0, (4, 2))
     walks = [kedge.sample(denoiser(), x, GRID, SOLVERS[name], hooks, seeds=1) for hooks in ([], [Record()])]
     assert torch.equal(*walks)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_replay_beside_a_pin_has_ratio_one(name: str) -> None:
+    """What a pin overwrites is not counted, in the record or in the replay."""
+    record, mask = Record(), torch.tensor([True, False])
+    walk = Walk(denoiser(), SOLVERS[name], GRID, [Pin(mask, torch.tensor([3.0, 0.0], dtype=f64)), record])
+    walk.run(start(VP, VP.t_max, (5, 2)), seeds=1)
+    again = record.log_prob(walk.replay(record))
+    torch.testing.assert_close(again, record.log_prob(), rtol=0, atol=1e-12)
+    other = record.log_prob(walk.replay(record, denoiser(0.5)))
+    assert (other - again).abs().max() > 1e-3
+    with pytest.raises(ValueError, match=r"^1 kernels for a record of 6 steps$"):
+        record.log_prob(walk.replay(record)[:1])
+
+
+def test_a_solver_may_leave_out_its_estimate() -> None:
+    """Only a step that the path made is replayed as a rise."""
+
+    class Silent(DDPM):
+        def step(self, denoiser: Any, state: State, s: Any, coefficients: Any) -> Step:
+            return replace(super().step(denoiser, state, s, coefficients), estimate=None)
+
+    record = Record()
+    walk = Walk(denoiser(), Silent(), GRID, [record])
+    walk.run(start(VP, VP.t_max, (5, 2)), seeds=1)
+    torch.testing.assert_close(record.log_prob(walk.replay(record)), record.log_prob(), rtol=0, atol=1e-12)
+
+
+def test_an_empty_record_cannot_be_replayed() -> None:
+    with pytest.raises(ValueError, match="nothing is recorded"):
+        Walk(denoiser(), DDPM(), GRID).replay(Record())
+
+
+def test_a_walk_that_failed_is_recorded_once() -> None:
+    calls = 0
+
+    class Breaks(nn.Module):
+        def forward(self, x: Tensor, told: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return x * (math.nan if calls % 6 == 0 else 1.0)
+
+    record = Record()
+    with pytest.raises(ValueError, match="in step 6 of 6"):
+        Walk(kedge.Denoiser(Breaks(), VP, "clean"), DDPM(), GRID, [record]).run(start(VP, VP.t_max, (2, 2)))
+    assert len(record.steps) == 6

@@ -45,14 +45,14 @@ def denoising_error(
             raise ValueError(
                 'pinned entries in training need a denoiser made with pinned="clean", so that walks pin alike'
             )
-        x_t = tree_map(lambda x, x_t, m: torch.where(m.to(torch.bool), x, x_t), x, x_t, known)
+        x_t = tree_map(lambda x, x_t, m: torch.where(_mask(m, x), x, x_t), x, x_t, known)
     estimate = estimator.estimate(x_t, draw.t, cond)
     error = estimator.path.error(estimate.x, x if target is None else target)
     if space != "clean":
         factor = _per_clean(estimator, draw.t, space)
         error = tree_map(lambda e: scaled(factor, e), error)
     if known is not None:
-        error = tree_map(lambda e, m: e.masked_fill(m.to(torch.bool), 0.0), error, known)
+        error = tree_map(lambda e, m: e.masked_fill(_mask(m, e), 0.0), error, known)
     return error, estimate
 
 
@@ -76,8 +76,12 @@ def level_error(error: Tree, t: Tensor, known: Tree | None = None) -> Tensor:
         return values.flatten(t.ndim).sum(-1) if values.ndim > t.ndim else values
 
     def count(e: Tensor, *known: Tensor) -> Tensor:
-        return total(torch.ones_like(e) if not known else (~known[0].to(torch.bool).expand_as(e)).to(e))
+        return total(torch.ones_like(e) if not known else (~_mask(known[0], e).expand_as(e)).to(e))
 
     sums = sum(total(leaf) for leaf in leaves(error))
     counts = sum(leaves(tree_map(count, error, *(() if known is None else (known,)))))
     return sums / torch.as_tensor(counts).clamp(min=1)
+
+
+def _mask(known: Tensor, like: Tensor) -> Tensor:
+    return known.to(device=like.device, dtype=torch.bool)

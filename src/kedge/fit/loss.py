@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,8 @@ class DenoisingLoss(nn.Module):
         sigma_data = getattr(denoiser, "sigma_data", None) or 1.0
         self.weighting = Uniform(of="v", sigma_data=sigma_data) if weighting is None else weighting
         self.known, self.drop, self.read = known, dict(drop or {}), read
+        if not isinstance(cast(object, self.weighting), Weighting):
+            raise TypeError(f"a weighting is an instance of a kedge.fit.Weighting, not {weighting!r}")
         u = (torch.arange(1024, dtype=torch.float64) + 0.5) / 1024
         t = self.proposal.times(self.path, u).clamp(self.path.t_min, self.path.t_max)
         self.weighting.cover(self.path.log_snr(t))

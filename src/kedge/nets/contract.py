@@ -30,8 +30,10 @@ def check_input(net: str, x: Tensor, t: Tensor, event: Sequence[int | None]) -> 
         raise TypeError(f"{net}: t must be floating, got {t.dtype}; it is c_noise = 1/4 ln(noise scale), no step index")
 
 
-def check_cond(net: str, widths: Mapping[str, int], cond: Cond, batch: int) -> None:
+def check_cond(net: str, widths: Mapping[str, int], cond: object, batch: int) -> None:
     """Refuses a condition whose fields are not `[batch, width]` each, by the names in `widths`."""
+    if not isinstance(cond, Cond):
+        raise TypeError(f"{net}: cond must be a kedge.Cond, such as Cond.of(goal=...), not {type(cond).__name__}")
     if not widths:
         raise ValueError(f"{net}: built without condition fields, but cond has {_listed(cond.fields)}")
     if cond.fields.keys() != widths.keys():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final, get_args
 
 import torch
@@ -20,7 +20,7 @@ from kedge import elementary as el
 from kedge.elementary import Level
 from kedge.kernels import Gaussian, Kernel, Point
 from kedge.noise import Noise, normal_like
-from kedge.tree import Tree, lead, tree_map
+from kedge.tree import Tree, first_leaf, lead, tree_map
 
 Quantity = Literal["clean", "eps", "velocity", "score"]
 """The four faces of one estimate: x, z, dx_t/dt and the gradient of log p(x_t)."""
@@ -101,20 +101,25 @@ class GaussianPath(ABC):
     @final
     def prior(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | Mapping[str, Sequence[int]],
         seeds: Noise | int | Sequence[int] | Tensor | None = None,
         dtype: torch.dtype | None = None,
         device: Any = None,
-    ) -> Tensor:
-        """The noise end, `N(0, sigma(t_max)^2)`, from the seeds that a walk takes: one number for the call or one for
-        each sample. None draws from torch's generator.
+    ) -> Any:
+        """The noise end, `N(0, sigma(t_max)^2)`, of a shape or of a shape for each field, from the seeds that a walk
+        takes: one number for the call or one for each sample. None draws from torch's generator.
         """
+
+        def empty(shape: Sequence[int]) -> Tensor:
+            return torch.empty(tuple(shape), dtype=dtype, device=device)
+
+        like = {name: empty(s) for name, s in shape.items()} if isinstance(shape, Mapping) else empty(shape)
         if seeds is None:
-            z = torch.randn(tuple(shape), dtype=dtype, device=device)
+            z = tree_map(torch.randn_like, like)
         else:
-            noise = seeds if isinstance(seeds, Noise) else Noise.of(seeds, shape[0], device)
-            z = noise.normal(shape, step=-1, dtype=dtype or torch.get_default_dtype())
-        return z * self.sigma(self.t_max)
+            noise = seeds if isinstance(seeds, Noise) else Noise.of(seeds, first_leaf(like).shape[0], device)
+            z = normal_like(like, noise, step=-1)
+        return tree_map(lambda z: z * self.sigma(self.t_max), z)
 
     @final
     def noise(self, x: Tree, noise: Noise, step: int, slot: int = 0) -> Tree:
@@ -199,12 +204,17 @@ class GaussianPath(ABC):
         sigma_s, still = self.sigma(s), s == t
         kept, fresh = 1.0, 0.0  # shares of the variance sigma_s^2: of the old noise, of new noise
         if eta:
-            # -1400 stands for an infinite fall, -1 for none: the derivatives of what is not used stay finite.
-            fall = el.where(still, -1.0, el.clip(self.log_snr(t) - self.log_snr(s), -1400.0, math.inf))
+            fall = self._fall(t, s)
             kept, fresh = 1 - eta**2 + eta**2 * el.exp(fall), eta**2 * el.clip(-el.expm1(fall), 0.0, 1.0)
         a = el.ratio(sigma_s * el.sqrt(kept), self.sigma(t))
         b = self.alpha(s) - a * self.alpha(t)
         return el.where(still, 1.0, a), el.where(still, 0.0, b), el.where(still, 0.0, sigma_s * el.sqrt(fresh))
+
+    def _fall(self, t: Level, s: Level) -> Any:
+        """`log(SNR_t / SNR_s)` for s <= t. -1400 stands for an infinite fall, -1 for none (which no caller uses): their
+        derivatives stay finite.
+        """
+        return el.where(s == t, -1.0, el.clip(self.log_snr(t) - self.log_snr(s), -1400.0, math.inf))
 
     @final
     def down(self, x_t: Tree, x_hat: Tree, t: Level, s: Level) -> Kernel:
@@ -219,10 +229,10 @@ class GaussianPath(ABC):
 
     @final
     def up(self, x_s: Tree, s: Level, t: Level) -> Kernel:
-        """`q(x_t | x_s) = N(r x_s, sigma_t^2 - r^2 sigma_s^2)` with `r = alpha_t / alpha_s`, for t >= s."""
+        """`q(x_t | x_s) = N(r x_s, sigma_t^2 (1 - SNR_t / SNR_s))` with `r = alpha_t / alpha_s`, for t >= s."""
         r = el.ratio(self.alpha(t), self.alpha(s))
-        variance = self.sigma(t) ** 2 - (r * self.sigma(s)) ** 2
-        return transition(tree_map(lambda x: scaled(r, x), x_s), el.sqrt(el.clip(variance, 0.0, math.inf)))
+        std = self.sigma(t) * el.sqrt(el.clip(-el.expm1(self._fall(t, s)), 0.0, 1.0))
+        return transition(tree_map(lambda x: scaled(r, x), x_s), el.where(s == t, 0.0, std))
 
     @final
     def error(self, x_hat: Tree, x: Tree) -> Any:

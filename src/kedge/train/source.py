@@ -62,6 +62,8 @@ class Batches:
     """
 
     def __init__(self, data: Tree, batch_size: int, seed: int = 0, device: torch.device | str | None = None) -> None:
+        if isinstance(data, dict) and (nested := [k for k, v in data.items() if not isinstance(v, Tensor)]):
+            raise TypeError(f"Batches: {nested[0]!r} is no tensor; data is a tensor for each name, none within another")
         count = samples(data, "Batches") or 0
         if not 1 <= batch_size <= count:
             raise ValueError(f"Batches: the batch size must lie between 1 and the {count} samples, got {batch_size}")

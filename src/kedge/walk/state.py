@@ -76,9 +76,11 @@ class Step:
     kernel: Kernel
     memory: dict[str, Tree]
     estimate: Estimate | None
-    """None where the level rises and no network was asked."""
+    """None where no network was asked, as when the level rises."""
     drawn: Tree | None = None
     """What was drawn from the kernel, before any hook moved it."""
+    rises: bool = False
+    """Whether the path made it, by noising, rather than the solver."""
 
 
 @runtime_checkable

@@ -17,8 +17,8 @@ from kedge.elementary import Level
 from kedge.kernels import Kernel, NoDensityError
 from kedge.noise import Noise
 from kedge.paths.gaussian import GaussianPath
-from kedge.tree import Tree, first_leaf, leaves, take
-from kedge.walk.grids.levels import Grid, Levels, shown
+from kedge.tree import Tree, first_leaf, leaves, take, tree_map
+from kedge.walk.grids.levels import Grid, Levels, rises, shown
 from kedge.walk.hooks.record import Record
 from kedge.walk.solvers.dpm_solver_pp import DPMSolverPP
 from kedge.walk.state import Hook, Place, Solver, State, Step
@@ -103,16 +103,20 @@ class Walk:
         with torch.set_grad_enabled(free < n):
             cond = self.estimator.prepare(cond)
         with torch.set_grad_enabled(free == 0):
-            state = State(x, plan.rows[0], cond, noise, self)
-            for begin in self._moments.begin:
-                state = begin(state)
-            start = replace(state)
+            state = self._begin(x, cond, noise, plan)
         with torch.no_grad():
             state = self._steps(state, plan, 0, free)
         with torch.enable_grad():
             state = self._steps(state, plan, free, n, recompute=grad == "checkpoint")
         if not _finite(state.x):
-            raise ValueError(self._blame(start, plan))
+            raise ValueError(self._blame(self._begin(x, cond, noise, plan), plan))
+        return state
+
+    def _begin(self, x: Tree, cond: Any, noise: Noise, plan: Plan) -> State:
+        # A copy: hooks and networks may work in place, and the start is the caller's.
+        state = State(tree_map(torch.clone, x), plan.rows[0], cond, noise, self)
+        for begin in self._moments.begin:
+            state = begin(state)
         return state
 
     def _steps(self, state: State, plan: Plan, first: int, last: int, recompute: bool = False) -> State:
@@ -120,6 +124,7 @@ class Walk:
         for i in range(first, last):
             for before in moments.before:
                 state = before(state, plan.rows[i + 1])
+                _check_level(state, plan.rows[i])
             state, step = self._propose(state, plan, i, recompute)
             state.x = step.drawn = step.kernel.draw(state.noise, state.step)
             state.t, state.memory, state.step = plan.rows[i + 1], step.memory, i + 1
@@ -131,7 +136,7 @@ class Walk:
         """Step i before it is drawn: the only place that asks the network."""
         s = plan.rows[i + 1]
         if i in plan.ups:
-            step = Step(self.path.up(state.x, state.t, s), {}, None)
+            step = Step(self.path.up(state.x, state.t, s), {}, None, rises=True)
         elif recompute:
             arguments = self._asked(state), replace(state), s, plan.coefficients[i]
             step = checkpoint(self.solver.step, *arguments, use_reentrant=False)
@@ -172,9 +177,11 @@ class Walk:
             raise ValueError(
                 f"{self.solver} remembers earlier estimates: only the whole walk can be replayed, not {steps=}"
             )
+        if not record.steps:
+            raise ValueError("nothing is recorded: give the Record to a walk first")
         walk = self if denoiser is None else replace(self, denoiser=denoiser)
         rows = [state.t for state in record.states] + [record.end]
-        ups = (i for i, step in enumerate(record.steps) if step.estimate is None)
+        ups = (i for i, step in enumerate(record.steps) if step.rises)
         plan = Plan(rows, walk.solver.plan(walk.path, rows), frozenset(ups))
         kernels: list[Kernel] = []
         memory: dict[str, Tree] = {}
@@ -238,7 +245,7 @@ def planned(path: GaussianPath, grid: Grid, solver: Solver) -> Plan:
 def _plan(path: GaussianPath, grid: Grid, solver: Solver) -> Plan:
     levels = grid.levels(path).levels(path)
     rows = levels.rows()
-    ups = [i for i in range(len(rows) - 1) if levels.rise != "refuse" and _rises(rows[i], rows[i + 1])]
+    ups = [i for i in range(len(rows) - 1) if levels.rise != "refuse" and rises(rows[i], rows[i + 1])]
     if ups and levels.rise == "solve" and solver.density != "none":
         raise ValueError(f'rise="solve" inverts the deterministic flow, but {solver} is random: use DDIM()')
     return Plan(rows, solver.plan(path, rows), frozenset(ups if levels.rise == "noise" else ()))
@@ -256,11 +263,6 @@ def _is_value(part: Any) -> bool:
     if parameters is None or not (parameters.frozen and parameters.eq):
         return False
     return all(isinstance(value, _PLAIN) for value in vars(part).values())
-
-
-def _rises(t: Level, s: Level) -> bool:
-    up = s > t
-    return bool(up.any()) if isinstance(up, Tensor) else up
 
 
 def _seed() -> int:
@@ -289,7 +291,15 @@ def _check_entries(level: Level, x: Tree) -> None:
                 )
 
 
-def _check_start(x: Tree) -> None:
+def _check_level(state: State, planned: Level) -> None:
+    """The coefficients of the steps are those of the grid's levels."""
+    if state.t is not planned:
+        raise ValueError('a hook may not change the level: noise is added on the way by a grid with rise="noise"')
+
+
+def _check_start(x: Any) -> None:
+    if not isinstance(x, Tensor) and not (isinstance(x, dict) and all(isinstance(v, Tensor) for v in x.values())):
+        raise TypeError(f"a walk starts from a tensor or a dictionary of tensors, not {type(x).__name__}")
     if not leaves(x):
         raise ValueError("the walk's start is a dictionary without fields")
     for leaf in leaves(x):
@@ -306,6 +316,8 @@ def _check_start(x: Tree) -> None:
 
 def _check_order(hooks: Sequence[Any]) -> None:
     places = get_args(Place)
+    if isinstance(hooks, Hook):
+        raise TypeError(f"hooks is a list: [{type(hooks).__name__}(...)]")
     for hook in hooks:
         if not isinstance(hook, Hook) or hook.place not in places:
             raise ValueError(f"{hook!r} is no kedge.walk.Hook whose place is one of {', '.join(places)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -63,19 +64,23 @@ class Record(Hook):
         """The steps that have a density: not those of a deterministic solver, nor the last one, to clean."""
         return [i for i, step in enumerate(self.steps) if _is_random(step.kernel)]
 
-    def log_prob(self, average: bool = False) -> Tensor:
-        """`[random steps, B]`: the log-density of what each random step drew, summed over the unpinned entries.
+    def log_prob(self, kernels: Sequence[Kernel] | None = None, *, average: bool = False) -> Tensor:
+        """`[random steps, B]`: the log-density of what each random step drew, summed over the unpinned entries; under
+        other kernels of the same steps, such as `Walk.replay` gives, instead of those that drew it.
 
         `average=True` divides by the number of entries, for parity with code that does: such a value is no density.
         """
         if not self.random_steps or self.states[0].walk.solver.density == "none":
             raise NoDensityError("this walk's steps have no density: use a random solver, DDPM() or DDIM(eta=1)")
-        return torch.stack([sum_event(self._per_entry(i), average) for i in self.random_steps])
+        kernels = [step.kernel for step in self.steps] if kernels is None else kernels
+        if len(kernels) != len(self.steps):
+            raise ValueError(f"{len(kernels)} kernels for a record of {len(self.steps)} steps")
+        return torch.stack([sum_event(self._per_entry(i, kernels[i]), average) for i in self.random_steps])
 
-    def _per_entry(self, i: int) -> Tree:
+    def _per_entry(self, i: int, kernel: Kernel) -> Tree:
         drawn = self.steps[i].drawn
         assert drawn is not None  # a step is kept after its draw
-        density = self.steps[i].kernel.log_prob(drawn)
+        density = kernel.log_prob(drawn)
         pinned = self.states[i].notes.get(MASK)
         return density if pinned is None else tree_map(lambda d, m: torch.where(m, 0.0, d), density, pinned)
 

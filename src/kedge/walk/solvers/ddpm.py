@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -24,7 +24,7 @@ class DDPM:
     Ho, Jain and Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020, eq. 6-7.
     """
 
-    density: Literal["step"] = "step"
+    density: Literal["step"] = field(default="step", init=False, repr=False)
 
     def evaluations(self, steps: int) -> int:
         """One a step."""

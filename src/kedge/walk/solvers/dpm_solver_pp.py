@@ -18,6 +18,11 @@ from kedge.tree import Tree
 from kedge.walk.solvers.exponential import Weights, weights
 from kedge.walk.state import Density, State, Step
 
+REACH, SDE_REACH = 1000.0, 10.0
+"""How many times its own length an earlier step may be extrapolated: over the flow, whose estimates differ by h and by
+rounding; and over the SDE, whose estimates differ by noise of size sqrt(h).
+"""
+
 
 class Multistep(NamedTuple):
     """A step that extrapolates from earlier estimates."""
@@ -89,7 +94,10 @@ class DPMSolverPP:
         inner = self.order > 1 and (starting or not self.multistep) and not _ends(levels[i + 1])
         if inner:
             return (_two_stages if self.order == 2 else _three_stages)(path, levels[i], levels[i + 1], ws[i])
-        ks = [_extrapolation(ws, i, n) for n in range(1, (self.order if self.multistep else 1) + 1)]
+        ks = [
+            _extrapolation(ws, i, n, SDE_REACH if self.sde else REACH)
+            for n in range(1, (self.order if self.multistep else 1) + 1)
+        ]
         return Multistep(ws[i].decay, ws[i].std, tuple(ks))
 
     def step(self, denoiser: Estimator, state: State, s: Level, coefficients: Multistep | Singlestep) -> Step:
@@ -118,28 +126,35 @@ class DPMSolverPP:
         return {f"x_hat_{n}": value for n, value in enumerate(kept)}
 
 
-def _extrapolation(ws: Sequence[Weights], i: int, known: int) -> tuple[Any, ...]:
+def _extrapolation(ws: Sequence[Weights], i: int, known: int, reach: float) -> tuple[Any, ...]:
     """Coefficients of x_hat at the latest `known` levels in step i, with h_1 and h_2 the lengths of the steps before:
 
         D_1 = (x_0 - x_1) / h_1,    D_2 = (x_1 - x_2) / h_2
         2M:  w_0 x_0 + w_0 / 2 h D_1
         3M:  w_0 x_0 + w_1 h (D_1 + h_1 / (h_1 + h_2) (D_1 - D_2)) + 2 w_2 h^2 / (h_1 + h_2) (D_1 - D_2)
 
-    Where an entry stood still in an earlier step there is no slope, and the order falls for that entry.
+    Where an earlier step was too short to tell a slope (or none at all), the order falls for that entry.
     """
     w = ws[i]
     known = min(known, i + 1)
     if known == 1:
         return (w.w_0,)
     h_1 = ws[i - 1].h
-    slope_1 = _inverse(h_1)
+    slope_1 = _slope(h_1, w.h, reach)
     if known == 2:
         k = 0.5 * w.w_0 * w.h * slope_1
         return w.w_0 + k, -k
     h_2 = ws[i - 2].h
-    curve = el.where((h_1 == 0) | (h_2 == 0), 0.0, (w.w_1 * w.h * h_1 + 2 * w.w_2 * w.h * w.h) * _inverse(h_1 + h_2))
-    k_1, k_2 = (w.w_1 * w.h + curve) * slope_1, curve * _inverse(h_2)
+    slope_2 = _slope(h_2, w.h, reach)
+    bend = (w.w_1 * w.h * h_1 + 2 * w.w_2 * w.h * w.h) * _inverse(h_1 + h_2)
+    curve = el.where((slope_1 == 0) | (slope_2 == 0), 0.0, bend)
+    k_1, k_2 = (w.w_1 * w.h + curve) * slope_1, curve * slope_2
     return w.w_0 + k_1, -k_1 - k_2, k_2
+
+
+def _slope(earlier: Level, h: Level, reach: float) -> Any:
+    """`1 / earlier`, and 0 for a step so short beside h that dividing by it would blow up rounding, or noise."""
+    return el.where(abs(earlier) * reach <= abs(h), 0.0, _inverse(earlier))
 
 
 def _two_stages(path: GaussianPath, t: Level, s: Level, w: Weights) -> Singlestep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from kedge.walk.state import State, Step
 class Euler:
     """`x_s = x_t + (s - t) dx_t/dt`. First order."""
 
-    density: Literal["none"] = "none"
+    density: Literal["none"] = field(default="none", init=False, repr=False)
 
     def evaluations(self, steps: int) -> int:
         """One a step."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ class Heun:
     Karras et al., "Elucidating the design space of diffusion-based generative models", NeurIPS 2022, algorithm 1.
     """
 
-    density: Literal["none"] = "none"
+    density: Literal["none"] = field(default="none", init=False, repr=False)
 
     def evaluations(self, steps: int) -> int:
         """Two a step, one for the last."""
