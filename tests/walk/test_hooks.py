@@ -16,6 +16,7 @@ from torch import Tensor
 import kedge
 from kedge.denoise import Estimator, Wrapped
 from kedge.kernels import Gaussian
+from kedge.tree import first_leaf
 from kedge.walk import Hook, State, Step, Walk, walk
 from kedge.walk.grids import LogSNR
 from kedge.walk.hooks import Pin, Project, Record, Threshold
@@ -311,7 +312,7 @@ def test_a_hook_that_draws_takes_a_slot_of_its_own() -> None:
 def test_hooks_that_work_in_place_leave_the_callers_start() -> None:
     class InPlace(Hook):
         def before(self, state: State, s: Any) -> State:
-            state.x += 1
+            first_leaf(state.x).add_(1)
             return state
 
     x = start(VP, VP.t_max, (2, 2))

@@ -32,7 +32,9 @@ class Gradient(Guide):
         log_likelihood: `f(x_t, t)` with `through="state"`, `f(x_hat)` with `through="estimate"`. It returns one number
             for each sample, `[B]`; a constant added to it does not matter.
         weight: w. 0 changes nothing and asks for no gradient.
-        through: what the likelihood is a function of. The gradient of `"estimate"` goes through the denoiser.
+        through: what the likelihood is a function of. The gradient of `"estimate"` goes through the denoiser: at high
+            noise it is the Jacobian of a small network times sigma^2 / alpha, and can push the wrong way. Begin lower
+            (`scale_max` of the grid), or weigh less.
     """
 
     log_likelihood: Callable[..., Tensor]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, cast, final, get_args
 
 import torch
 from torch import Tensor
@@ -48,13 +48,12 @@ def affine(a: Level, x: Tree, b: Level, y: Tree) -> Any:
 
 def combine(*terms: tuple[Level, Tree]) -> Any:
     """The sum of `coefficient x` over the terms, leaf by leaf."""
-    (a, x), *others = terms
-    total: Any = tree_map(lambda x: scaled(a, x), x)
+    if isinstance(terms[0][1], dict):
+        return {name: combine(*((b, y[name]) for b, y in cast(Any, terms))) for name in terms[0][1]}
+    (a, x), *others = cast(Any, terms)
+    total = scaled(a, x)
     for b, y in others:
-        if isinstance(total, Tensor) and isinstance(y, Tensor) and not isinstance(b, Tensor):
-            total = total.add(y, alpha=b)
-        else:
-            total = tree_map(lambda total, y, b=b: total + scaled(b, y), total, y)
+        total = total + scaled(b, y) if isinstance(b, Tensor) else total.add(y, alpha=b)
     return total
 
 
