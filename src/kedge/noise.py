@@ -8,9 +8,11 @@ Nothing else is held: a sample keeps its noise in any batch, after a resampling,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral
+from typing import cast
 
 import torch
 from jaxtyping import Int64
@@ -54,11 +56,18 @@ def mix(z: Tensor) -> Tensor:
     return z ^ _shift(z, 31)
 
 
+def _keys(seed: int, batch: int, device: torch.device | str | None) -> Tensor:
+    """Of the seed and each sample's index in the call."""
+    index = torch.arange(batch, device=device)
+    return mix(mix(torch.full_like(index, _wrapped(seed, 1)) + WEYL) + index * WEYL)
+
+
 @dataclass(frozen=True, eq=False)
 class Noise:
     """The sources of noise of a batch: one 64-bit key a sample."""
 
-    key: Int64[Tensor, " b"]
+    _key: Tensor | Callable[[], Tensor]
+    """The keys, or what makes them when they are first asked for: a deterministic walk never does."""
     _ahead: dict[tuple[int, int, int, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
     """Small draws for some steps ahead: at batch 1 they cost as much as one."""
 
@@ -68,13 +77,19 @@ class Noise:
         seed for each sample (which then has the same noise in any batch).
         """
         if isinstance(seeds, Integral):
-            index = torch.arange(batch, device=device)
-            return cls(mix(mix(torch.full_like(index, _wrapped(int(seeds), 1)) + WEYL) + index * WEYL))
+            return cls(partial(_keys, int(seeds), batch, device))
         numbers = torch.as_tensor(seeds, device=device)
         if numbers.shape != (batch,) or numbers.is_floating_point():
             found = f"{numbers.dtype} of {tuple(numbers.shape)}"
             raise ValueError(f"seeds: expected a whole number for each of {batch} samples, got {found}")
         return cls(mix(mix(numbers.long() + WEYL)))
+
+    @property
+    def key(self) -> Int64[Tensor, " b"]:
+        """`[B]` keys."""
+        if not isinstance(self._key, Tensor):
+            object.__setattr__(self, "_key", self._key())
+        return cast(Tensor, self._key)
 
     def uniform(self, shape: Sequence[int], step: int, slot: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
         """Uniform numbers in the open interval (0, 1), of `shape`, whose first axis is the batch."""
