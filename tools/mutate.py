@@ -442,8 +442,10 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description="Break one line at a time and demand that the tests notice.")
     parser.add_argument("only", nargs="*", help="examine those whose 'test file::name' contains one of these")
-    parser.add_argument("--changed", action="store_true", help="those that changed since the lock was written")
-    parser.add_argument("--sample", type=int, default=0, metavar="N", help="with --changed: and N of the others")
+    parser.add_argument("--changed", action="store_true", help="those that changed since they were last red")
+    parser.add_argument(
+        "--sample", type=int, default=0, metavar="N", help="with --changed: and N of the others, recording nothing"
+    )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many at a time (2)")
     parser.add_argument("--limit", type=float, default=90.0, metavar="S", help="seconds for one mutation (90)")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent, help=argparse.SUPPRESS)
@@ -467,7 +469,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     FORK.set_forkserver_preload(preload(root))
     started = time.perf_counter()
     verdicts = examine(root, chosen, options.jobs, options.limit)
-    if not options.changed:
+    if not options.sample:  # a sample is a check, which leaves the tree alone
         write_lock(root, mutations, verdicts)
     count = Counter(verdict.outcome for verdict in verdicts)
     print(

@@ -66,7 +66,7 @@ def _keys(seed: int, batch: int, device: torch.device | str | None) -> Tensor:
 class Noise:
     """The sources of noise of a batch: one 64-bit key a sample."""
 
-    _key: Tensor | Callable[[], Tensor]
+    _key: Int64[Tensor, " b"] | Callable[[], Tensor]
     """The keys, or what makes them when they are first asked for: a deterministic walk never does."""
     _ahead: dict[tuple[int, int, int, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
     """Small draws for some steps ahead: at batch 1 they cost as much as one."""

@@ -198,9 +198,13 @@ def test_changed_are_examined_again_and_the_rest_is_sampled(project: Path) -> No
     assert len(chosen(project, sample=2)) == 2
     assert len(chosen(project, sample=9)) == 4
     edited = mutation("third", ["TestHalf"], "x / 2", "x / 4")
-    assert outcomes(run(project, *definitions, edited, options=("--changed",))) == {"third": "red"}
-    assert lock_of(project) == before  # only a run over all writes it
+    sampled = outcomes(run(project, *definitions, edited, options=("--changed", "--sample", "1")))
+    assert sampled.pop("third") == "red"
+    assert len(sampled) == 1
+    assert lock_of(project) == before  # a sample records nothing
     assert chosen(project) == ["third"]
+    assert outcomes(run(project, *definitions, edited, options=("--changed",))) == {"third": "red"}
+    assert chosen(project) == []
     for name in ("src/tiny/__init__.py", "tests/test_tiny.py"):
         path = project / name
         text = path.read_text()
