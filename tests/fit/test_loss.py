@@ -309,3 +309,34 @@ def test_its_part_is_itself() -> None:
     assert part.module is loss
     assert part.loss is loss
     assert part.clip is None
+
+
+@pytest.mark.parametrize("weighting", [EDM(), LearnedHead(), Polynomial()])
+def test_a_token_that_is_pinned_at_the_clean_level_does_no_harm(weighting: Any) -> None:
+    """The levels of diffusion forcing: each token its own, the known ones clean."""
+
+    class Forced:
+        def times(self, path: GaussianPath, u: Tensor) -> Tensor:
+            return LogNormal().times(path, u)
+
+        def draw(self, path: GaussianPath, x: Tree, noise: Noise, step: int) -> Draw:
+            t = torch.full((8, 3), 0.5, dtype=torch.float64)
+            t[:, 0] = 0.0
+            return Draw(t, path.noise(x, noise, step))
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor, told: Tensor) -> Tensor:
+            return self.linear(x)
+
+    known = torch.zeros(3, 2, dtype=torch.bool)
+    known[0] = True
+    loss = DenoisingLoss(Denoiser(Tokens(), Trig(), "trig", pinned="clean"), Forced(), weighting, known=known)
+    for step in range(2):
+        value, _ = loss(torch.ones(8, 3, 2), Tick(step, 0))
+        value.mean().backward()
+    assert bool(value.isfinite().all())
+    assert all(bool(p.grad.isfinite().all()) for p in loss.parameters() if p.grad is not None)

@@ -87,7 +87,9 @@ class DenoisingLoss(nn.Module):
         draw = self.proposal.draw(self.path, x, noise, tick.step)
         known = self.known if known is None else known
         error, _ = denoising_error(self.denoiser, x, draw, cond, known=known)
-        L, log_snr = level_error(error, draw.t, known), self.path.log_snr(draw.t)
+        L = level_error(error, draw.t, known)
+        # within the path's times: a pinned entry at the clean level has an infinite log-SNR, and no error to weigh
+        log_snr = self.path.log_snr(draw.t.clamp(self.path.t_min, self.path.t_max))
         weighted = self.weighting(log_snr).to(L) * L
         loss = weighted + self.weighting.penalty(log_snr).to(L)
         if draw.weight is not None:
