@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kedge.tree import Tree
 
-AHEAD_NUMBERS, AHEAD_STEPS = 1024, 16
+AHEAD_NUMBERS, AHEAD_STEPS = 512, 32
 """Draws of at most so many numbers are made for so many steps at once."""
 AHEAD_KEPT = 8
 """... and kept for so many streams: the fields of a state, and what hooks draw beside them."""
