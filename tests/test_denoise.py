@@ -19,7 +19,7 @@ from every_path import PATHS, between, every_path
 from kedge import denoise
 from kedge import paths as kedge_paths
 from kedge.cond import Cond
-from kedge.denoise import Bare, Denoiser, Estimate, Estimator, Wrapped, as_estimator, as_quantity
+from kedge.denoise import Bare, Denoiser, Estimate, Estimator, Wrapped, as_estimator
 from kedge.elementary import Level
 from kedge.exact import GaussianMixture
 from kedge.paths import GaussianPath, Trig
@@ -386,11 +386,6 @@ def test_a_callable_without_a_path(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"a denoiser is a callable with a \.path; got") as raised:
         as_estimator(wrong)
     assert "\n" not in str(raised.value)
-
-
-def test_what_a_network_is_trained_on() -> None:
-    trained = ["clean", "eps", "velocity", "score", "velocity", "clean"]
-    assert [as_quantity(p) for p in ("clean", "eps", "velocity", "score", "trig", "edm")] == trained  # pyright: ignore
 
 
 # Bad input

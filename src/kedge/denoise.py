@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kedge import elementary as el
 from kedge.elementary import Level
-from kedge.paths.gaussian import GaussianPath, Quantity, affine, scaled
+from kedge.paths.gaussian import GaussianPath, affine, scaled
 from kedge.paths.trig import Trig
 from kedge.tree import Tree, first_leaf, tree_map
 
@@ -259,13 +259,6 @@ class Wrapped:
     def prepare(self, cond: Any) -> Any:
         """As the inner denoiser does."""
         return self.inner.prepare(cond)
-
-
-def as_quantity(predict: Prediction) -> Quantity:
-    """The path's quantity whose error the network itself is trained on: TrigFlow's F is the velocity up to sigma_data,
-    EDM's is scaled level by level, so that its native error is the clean one.
-    """
-    return "velocity" if predict == "trig" else "clean" if predict == "edm" else predict
 
 
 def _known(name: str, value: str, options: Any) -> None:

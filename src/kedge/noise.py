@@ -26,6 +26,10 @@ AHEAD_KEPT = 8
 """... and kept for so many streams: the fields of a state, and what hooks draw beside them."""
 
 
+Seeds = int | Sequence[int] | Tensor | None
+"""One number for a call, one for each sample, or None: a number from torch's generator."""
+
+
 def _signed(value: int) -> int:
     """An unsigned 64-bit constant in the two's complement that torch's int64 arithmetic wraps in."""
     return value - (1 << 64) if value >= 1 << 63 else value
@@ -72,10 +76,12 @@ class Noise:
     """Small draws for some steps ahead: at batch 1 they cost as much as one."""
 
     @classmethod
-    def of(cls, seeds: int | Sequence[int] | Tensor, batch: int, device: torch.device | str | None = None) -> Noise:
+    def of(cls, seeds: Seeds, batch: int, device: torch.device | str | None = None) -> Noise:
         """From one seed for the call (each sample's key is then made of the seed and its index in the call), or from a
-        seed for each sample (which then has the same noise in any batch).
+        seed for each sample (which then has the same noise in any batch). None takes one from torch's generator.
         """
+        if seeds is None:
+            seeds = int(torch.randint(2**62, ()))
         if isinstance(seeds, Integral):
             return cls(partial(_keys, int(seeds), batch, device))
         numbers = torch.as_tensor(seeds, device=device)

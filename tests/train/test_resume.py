@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
 import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from kedge.train import Trainer
 from kedge.train.checkpoint import CheckpointWarning, load_tree, load_weights, split
+from runs import interrupt_at, rows
 from train.resumable import trainer
 
 SCRIPT = Path(__file__).with_name("resumable.py")
@@ -36,24 +35,6 @@ def finish(run: Path, optimiser: str, steps: int = STEPS, initial: int = 0) -> s
     said = process.communicate(timeout=100)[1]
     assert process.returncode == 0, said
     return said
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "metrics.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-
-
-def interrupt_at(process: subprocess.Popen[str], run: Path, step: int, number: int) -> tuple[int, str]:
-    """Sends the signal once the table shows that `step` was passed; returns the exit code and what was said."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        lines = (run / "metrics.csv").read_text().splitlines() if (run / "metrics.csv").exists() else []
-        if len(lines) > 1 and int(lines[-1].partition(",")[0] or 0) >= step:
-            break
-        time.sleep(0.002)
-    process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
-    return process.returncode, said
 
 
 def last(run: Path) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kedge.elementary import Level
-from kedge.noise import Noise
+from kedge.noise import Noise, Seeds
 from kedge.paths.gaussian import GaussianPath
 
 COMPONENT_SLOT, SAMPLE_SLOT = 2, 5
@@ -82,9 +82,9 @@ class GaussianMixture:
         within = torch.einsum("k,kij->ij", self.weights, self.covariances)
         return within + torch.einsum("k,ki,kj->ij", self.weights, centred, centred)
 
-    def sample(self, n: int, seeds: int | Tensor | None = None, dtype: torch.dtype = torch.float64) -> Tensor:
+    def sample(self, n: int, seeds: Seeds = None, dtype: torch.dtype = torch.float64) -> Tensor:
         """`[n, *event]` exact draws, from one seed for the call or one for each; by default from torch's generator."""
-        noise = Noise.of(int(torch.randint(2**62, ())) if seeds is None else seeds, n)
+        noise = Noise.of(seeds, n)
         u = noise.uniform((n,), step=0, slot=COMPONENT_SLOT)
         k = torch.searchsorted(self.weights.cumsum(0), u).clamp(max=len(self.weights) - 1)
         z = noise.normal((n, self.dim), step=0, slot=SAMPLE_SLOT) * self._e[k].sqrt()

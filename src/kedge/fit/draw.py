@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from kedge.noise import Noise
@@ -76,8 +75,3 @@ def uniforms(spread: Spread, batch: int, noise: Noise, step: int) -> Tensor:
         return u
     stratum = order.argsort().argsort()
     return (stratum + u) / batch if spread == "stratified" else (stratum + u[0]) / batch
-
-
-def normal_quantile(u: Tensor) -> Tensor:
-    """The number below which a share u of a standard normal lies."""
-    return torch.special.ndtri(u)

@@ -19,7 +19,7 @@ from torch import Tensor
 from kedge import elementary as el
 from kedge.elementary import Level
 from kedge.kernels import Gaussian, Kernel, Point
-from kedge.noise import Noise, normal_like
+from kedge.noise import Noise, Seeds, normal_like
 from kedge.tree import Tree, first_leaf, lead, tree_map
 
 Quantity = Literal["clean", "eps", "velocity", "score"]
@@ -101,7 +101,7 @@ class GaussianPath(ABC):
     def prior(
         self,
         shape: Sequence[int] | Mapping[str, Sequence[int]],
-        seeds: Noise | int | Sequence[int] | Tensor | None = None,
+        seeds: Noise | Seeds = None,
         dtype: torch.dtype | None = None,
         device: Any = None,
     ) -> Any:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from kedge.denoise import Estimate, Estimator, Wrapped, as_estimator
 from kedge.elementary import Level
 from kedge.kernels import Kernel, NoDensityError
-from kedge.noise import Noise
+from kedge.noise import Noise, Seeds
 from kedge.paths.gaussian import GaussianPath
 from kedge.tree import Tree, first_leaf, leaves, take, tree_map
 from kedge.walk.grids.levels import Grid, Levels, rises, shown
@@ -23,7 +23,6 @@ from kedge.walk.hooks.record import Record
 from kedge.walk.solvers.dpm_solver_pp import DPMSolverPP
 from kedge.walk.state import Hook, Place, Solver, State, Step
 
-Seeds = int | Sequence[int] | Tensor | None
 Grad = bool | int | Literal["checkpoint"]
 """Gradients through the walk: none, all, recomputed on the way back, or of the last K steps."""
 
@@ -95,7 +94,7 @@ class Walk:
                 the last K steps.
         """
         _check_start(x)
-        noise = Noise.of(_seed() if seeds is None else seeds, first_leaf(x).shape[0], first_leaf(x).device)
+        noise = Noise.of(seeds, first_leaf(x).shape[0], first_leaf(x).device)
         plan = planned(self.path, levels or self.grid, self.solver)
         _check_entries(plan.rows[0], x)
         n = len(plan.coefficients)
@@ -243,7 +242,9 @@ def planned(path: GaussianPath, grid: Grid, solver: Solver) -> Plan:
 
 
 def _plan(path: GaussianPath, grid: Grid, solver: Solver) -> Plan:
-    levels = grid.levels(path).levels(path)
+    levels = grid.levels(path)
+    if not isinstance(grid, Levels):  # those given by hand have just been checked
+        levels = levels.levels(path)
     rows = levels.rows()
     ups = [i for i in range(len(rows) - 1) if levels.rise != "refuse" and rises(rows[i], rows[i + 1])]
     if ups and levels.rise == "solve" and solver.density != "none":
@@ -263,10 +264,6 @@ def _is_value(part: Any) -> bool:
     if parameters is None or not (parameters.frozen and parameters.eq):
         return False
     return all(isinstance(value, _PLAIN) for value in vars(part).values())
-
-
-def _seed() -> int:
-    return int(torch.randint(2**62, ()))
 
 
 def _finite(x: Tree) -> bool:
