@@ -9,7 +9,7 @@ MAKEFLAGS   += --no-print-directory
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := dev,docs,tensorboard,plots
+EXTRAS := dev,docs,tensorboard,hdf5,zarr,minari
 JOBS   ?= 2
 
 export OMP_NUM_THREADS := 1

@@ -7,36 +7,49 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kedge import exact, fit, guide, nets, paths, train
+    from kedge import data, envs, exact, fit, guide, nets, paths, plan, recipes, rl, train
     from kedge.cond import Cond
     from kedge.denoise import Denoiser, Estimate
     from kedge.noise import Noise
+    from kedge.recipes import load
+    from kedge.run.compare import compare
+    from kedge.run.evaluate import evaluate
+    from kedge.run.scores import Scores
     from kedge.walk import Walk, grids, hooks, sample, solvers
 
 __version__ = version("kedge")
 
 _HOMES = {
-    "Cond": "kedge.cond",
-    "Denoiser": "kedge.denoise",
-    "Estimate": "kedge.denoise",
-    "Noise": "kedge.noise",
-    "Walk": "kedge.walk",
+    "Cond": "kedge.cond:Cond",
+    "Denoiser": "kedge.denoise:Denoiser",
+    "Estimate": "kedge.denoise:Estimate",
+    "Noise": "kedge.noise:Noise",
+    "Scores": "kedge.run.scores:Scores",
+    "Walk": "kedge.walk:Walk",
+    "compare": "kedge.run.compare:compare",
+    "data": "kedge.data",
+    "envs": "kedge.envs",
+    "evaluate": "kedge.run.evaluate:evaluate",
     "exact": "kedge.exact",
     "fit": "kedge.fit",
     "grids": "kedge.walk.grids",
     "guide": "kedge.guide",
     "hooks": "kedge.walk.hooks",
+    "load": "kedge.recipes:load",
     "nets": "kedge.nets",
     "paths": "kedge.paths",
-    "sample": "kedge.walk",
+    "plan": "kedge.plan",
+    "recipes": "kedge.recipes",
+    "rl": "kedge.rl",
+    "sample": "kedge.walk:sample",
     "solvers": "kedge.walk.solvers",
     "train": "kedge.train",
 }
-"""Where each public name lives. Rooms load when they are first asked for."""
+"""Where each public name lives: a module, or a name in one. Rooms load when they are first asked for."""
 
 __all__ = [
-    "Cond", "Denoiser", "Estimate", "Noise", "Walk", "exact", "fit", "grids", "guide", "hooks", "nets", "paths",
-    "sample", "solvers", "train",
+    "Cond", "Denoiser", "Estimate", "Noise", "Scores", "Walk", "compare", "data", "envs", "evaluate", "exact", "fit",
+    "grids", "guide", "hooks", "load", "nets", "paths", "plan", "recipes", "rl", "sample", "solvers", "train",
 ]  # fmt: skip
 
 
@@ -44,8 +57,10 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'kedge' has no attribute {name!r}")
-    module = importlib.import_module(home)
-    value = module if home.endswith(f".{name}") else getattr(module, name)
+    module, _, attribute = home.partition(":")
+    value = importlib.import_module(module)
+    if attribute:
+        value = getattr(value, attribute)
     globals()[name] = value
     return value
 

@@ -11,7 +11,7 @@ SCRIPT = """
 import torch
 from torch import nn
 from kedge.cond import Cond
-from kedge.nets import MLP, DiT1D, UNet1D
+from kedge.nets import MLP, ConvNet, DiT1D, Fourier, UNet1D
 
 def grown(net):
     for parameter in net.parameters():
@@ -46,8 +46,9 @@ for args in (wider, (*wider[:2], wider[2].without())):
         "MLP((8, 4), 32, 2, embed=16, cond={'goal': 2})",
         "DiT1D(4, 32, 2, 2, embed=16, cond={'goal': 2})",
         "UNet1D(4, 16, (1, 2), attention=True, cond={'goal': 2})",
+        "Fourier.around(ConvNet, 4, 16, (1, 2), cond={'goal': 2})",
     ],
-    ids=["MLP", "DiT1D", "UNet1D"],
+    ids=["MLP", "DiT1D", "UNet1D", "Fourier-ConvNet"],
 )
 def test_one_graph_holds_the_whole_network(net: str, work: str) -> None:
     script = SCRIPT.format(net=net) + work

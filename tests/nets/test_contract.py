@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kedge.cond import Cond
-from kedge.nets import MLP, DiT1D, UNet1D
+from kedge.nets import MLP, ConvNet, DiT1D, UNet1D
 from kedge.noise import Noise
 
 B, T, D = 3, 16, 4  # the coarsest resolution below has 4 tokens: enough for every tap of a kernel of 5
@@ -20,6 +20,7 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
     "MLP-each": lambda **options: MLP((T, D), 32, 2, embed=16, levels="each", **options),
     "DiT1D": lambda **options: DiT1D(D, 32, 2, 2, embed=16, **options),
     "UNet1D": lambda **options: UNet1D(D, 16, (1, 2, 2), **options),
+    "ConvNet": lambda **options: ConvNet(D, 16, (1, 2), **options),
     "UNet1D-attention": lambda **options: UNet1D(D, 16, (1, 2), attention=True, **options),
 }
 FIELDS = {"goal": 2, "value": 1}
@@ -304,6 +305,14 @@ def built(**wrong: Any) -> list[Callable[[], nn.Module]]:
         (lambda: DiT1D(3, 32, embed=12), "DiT1D: embed must be a multiple of 8, got 12"),
         (lambda: DiT1D(3, 33, heads=3), "positions: the number of features must be even and at least 2, got 33"),
         (lambda: UNet1D(3, 20), "UNet1D: width must be a multiple of 8 .* got 20"),
+        (lambda: MLP(3, out=0), "MLP: out must be at least 1, got 0"),
+        (lambda: DiT1D(3, 32, out=0), "DiT1D: out must be at least 1, got 0"),
+        (lambda: UNet1D(3, 16, out=0), "UNet1D: out must be at least 1, got 0"),
+        (lambda: ConvNet(3, 16, out=0), "ConvNet: out must be at least 1, got 0"),
+        (lambda: ConvNet(3, 20), "ConvNet: width must be a multiple of 8 .* got 20"),
+        (lambda: ConvNet(3, 16, ()), "ConvNet: number_of_dilations must be at least 1, got 0"),
+        (lambda: ConvNet(3, 16, (1, 0)), r"ConvNet: dilations\[1\] must be at least 1, got 0"),
+        (lambda: ConvNet(3, 16, kernel=4), "ConvNet: kernel must be odd, .* got 4"),
         (lambda: UNet1D(3, 16, ()), "UNet1D: number_of_mults must be at least 1, got 0"),
         (lambda: UNet1D(3, 16, (1, 0)), r"UNet1D: mults\[1\] must be at least 1, got 0"),
     ],

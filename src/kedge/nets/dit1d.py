@@ -30,7 +30,7 @@ class DiT1D(nn.Module):
     Torch's fused attention has no forward-mode and no second derivatives on every device: for those, call the network
     under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
 
-    Called as `net(x, t, cond=None)`, and returns a tensor of x's shape:
+    Called as `net(x, t, cond=None)`, and returns a tensor of x's shape (but for `out`):
 
     x:    `[B, T, dim]`, any T up to `longest`
     t:    c_noise = 1/4 ln(noise scale), `[B]`, or `[B, T]`: one level a token, each token modulated by its own
@@ -45,6 +45,7 @@ class DiT1D(nn.Module):
     features: of t: "fourier" or "sinusoidal", `embed / 4` of them
     longest:  the largest T
     cond:     width of each field of the condition
+    out:      width of the output, where it is not `dim`
     """
 
     position: Tensor
@@ -61,20 +62,21 @@ class DiT1D(nn.Module):
         features: str = "fourier",
         longest: int = 1024,
         cond: Mapping[str, int] | None = None,
+        out: int | None = None,
     ) -> None:
         super().__init__()
-        check_sizes("DiT1D", dim=dim, width=width, depth=depth, heads=heads, embed=embed, longest=longest)
+        self.dim, self.out = dim, dim if out is None else out
+        check_sizes("DiT1D", dim=dim, out=self.out, width=width, depth=depth, heads=heads, embed=embed, longest=longest)
         if width % heads:
             raise ValueError(f"DiT1D: width {width} is not a multiple of heads {heads}")
         if embed % 8:
             raise ValueError(f"DiT1D: embed must be a multiple of 8, got {embed}")
-        self.dim = dim
         self.enter = nn.Linear(dim, width)
         self.hears = Conditioning("DiT1D", features, embed // 4, embed, embed, cond)
         self.context = nn.Sequential(nn.Linear(embed, width), nn.Mish(), nn.Linear(width, width), nn.Mish(), nn.SiLU())
         self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(depth))
         self.modulation = nn.Linear(width, 2 * width)
-        self.leave = nn.Linear(width, dim)
+        self.leave = nn.Linear(width, self.out)
         # Not saved: it is a formula, and a checkpoint then loads at another `longest`.
         self.register_buffer("position", positions(longest, width), persistent=False)
         self._initialise()
@@ -95,7 +97,7 @@ class DiT1D(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
-        """`[B, T, dim]`, like `x`."""
+        """`[B, T, out]`."""
         check_input("DiT1D", x, t, (None, self.dim))
         tokens, longest = x.shape[1], self.position.shape[0]
         if tokens > longest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -27,7 +28,7 @@ class MLP(nn.Module):
     to the level's embedding: concatenate x and embedding, Linear; `depth` times x + (LayerNorm, Linear to `expansion`
     times the width, activation, Linear); activation, Linear. Nothing starts at zero.
 
-    Called as `net(x, t, cond=None)`, and returns a tensor of x's shape:
+    Called as `net(x, t, cond=None)`, and returns a tensor of x's shape (but for `out`):
 
     x:    `[B, *shape]`: `[B, D]`, or `[B, T, D]`, flattened inside
     t:    c_noise = 1/4 ln(noise scale), `[B]`, or `[B, T]` where x has tokens: one level a token
@@ -44,6 +45,7 @@ class MLP(nn.Module):
     levels:     what a flat network hears of one level a token: "mean", the average of the tokens' embeddings, which
                 does not tell which token has which level; or "each", all of them side by side, with a wider first layer
     cond:       width of each field of the condition
+    out:        width of the output's last axis, where it is not x's
     """
 
     def __init__(
@@ -59,11 +61,15 @@ class MLP(nn.Module):
         features: str = "sinusoidal",
         levels: Literal["mean", "each"] = "mean",
         cond: Mapping[str, int] | None = None,
+        out: int | None = None,
     ) -> None:
         super().__init__()
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
         check_sizes("MLP", **{f"shape[{i}]": n for i, n in enumerate(self.shape)})
         check_sizes("MLP", width=width, depth=depth, embed=embed, expansion=expansion, axes_of_shape=len(self.shape))
+        self.dim = self.shape[-1]
+        self.out = self.dim if out is None else out
+        check_sizes("MLP", out=self.out)
         if activation not in ACTIVATIONS:
             raise ValueError(f"MLP: unknown activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
         if levels == "each" and len(self.shape) < 2:
@@ -75,14 +81,14 @@ class MLP(nn.Module):
         self.hears = Conditioning("MLP", features, embed, 2 * embed, embed, cond)
         self.enter = nn.Linear(size + heard, width)
         self.blocks = nn.Sequential(*(_Residual(width, expansion, act, dropout) for _ in range(depth)))
-        self.leave = nn.Sequential(act(), nn.Linear(width, size))
+        self.leave = nn.Sequential(act(), nn.Linear(width, size // self.dim * self.out))
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
-        """`[B, *shape]`, like `x`."""
+        """`[B, *shape]`, its last axis `out` wide."""
         check_input("MLP", x, t, self.shape)
         embedding = self._flat(self.hears(t, cond))
         h = self.enter(torch.cat([x.flatten(1), embedding], 1))
-        return self.leave(self.blocks(h)).reshape(x.shape)
+        return self.leave(self.blocks(h)).reshape(*x.shape[:-1], self.out)
 
     def _flat(self, embedding: Tensor) -> Tensor:
         """The embedding of the tokens' levels as one vector a sample."""
@@ -90,6 +96,14 @@ class MLP(nn.Module):
             per_token = embedding if embedding.ndim == 3 else embedding[:, None].expand(-1, self.shape[0], -1)
             return per_token.flatten(1)
         return embedding if embedding.ndim == 2 else embedding.mean(1)
+
+
+def stacked(widths: Sequence[int], activation: str, where: str) -> list[nn.Module]:
+    """Linear layers from width to width, each with its activation."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{where}: unknown activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
+    act = ACTIVATIONS[activation]
+    return [layer for i, o in pairwise(widths) for layer in (nn.Linear(i, o), act())]
 
 
 class _Residual(nn.Module):

@@ -25,7 +25,7 @@ class UNet1D(nn.Module):
     them; resolutions are joined by a strided convolution down and a transposed one up, with the skips concatenated.
     Nothing starts at zero, as in the source.
 
-    Called as `net(x, t, cond=None)`, and returns a tensor of x's shape:
+    Called as `net(x, t, cond=None)`, and returns a tensor of x's shape (but for `out`):
 
     x:    `[B, T, dim]`, any T that is a multiple of `2 ** (len(mults) - 1)`
     t:    c_noise = 1/4 ln(noise scale), `[B]`, or `[B, T]`: one level a token. A token of a coarser resolution hears
@@ -38,6 +38,7 @@ class UNet1D(nn.Module):
     attention: linear attention (Shen et al., "Efficient attention", 2021) after each pair of blocks
     features:  of t: "sinusoidal" or "fourier", `width` of them
     cond:      width of each field of the condition
+    out:       width of the output, where it is not `dim`
     """
 
     def __init__(
@@ -49,13 +50,15 @@ class UNet1D(nn.Module):
         attention: bool = False,
         features: str = "sinusoidal",
         cond: Mapping[str, int] | None = None,
+        out: int | None = None,
     ) -> None:
         super().__init__()
-        check_sizes("UNet1D", dim=dim, width=width, number_of_mults=len(mults))
+        self.dim, self.out = dim, dim if out is None else out
+        check_sizes("UNet1D", dim=dim, out=self.out, width=width, number_of_mults=len(mults))
         check_sizes("UNet1D", **{f"mults[{i}]": m for i, m in enumerate(mults)})
         if width % GROUPS:
             raise ValueError(f"UNet1D: width must be a multiple of {GROUPS} (the groups of its norms), got {width}")
-        self.dim, self.coarsest = dim, 2 ** (len(mults) - 1)
+        self.coarsest = 2 ** (len(mults) - 1)
         channels = [dim, *(width * m for m in mults)]
         last = channels[-1]
         self.hears = Conditioning("UNet1D", features, width, 4 * width, width, cond)
@@ -66,10 +69,10 @@ class UNet1D(nn.Module):
         self.up = nn.ModuleList(_Level(2 * i, o, width, attention) for i, o in rising)
         self.refine = nn.ModuleList(nn.ConvTranspose1d(o, o, 4, stride=2, padding=1) for _, o in rising)
         self.final = _ConvBlock(channels[1], channels[1])
-        self.leave = nn.Linear(channels[1], dim)
+        self.leave = nn.Linear(channels[1], self.out)
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
-        """`[B, T, dim]`, like `x`."""
+        """`[B, T, out]`."""
         check_input("UNet1D", x, t, (None, self.dim))
         if x.shape[1] % self.coarsest:
             raise ValueError(f"UNet1D: the horizon must be a multiple of {self.coarsest}, got {x.shape[1]} tokens")
@@ -102,8 +105,8 @@ class _Level(nn.Module):
 
     def __init__(self, enter: int, leave: int, embed: int, attention: bool, between: bool = False) -> None:
         super().__init__()
-        self.first = _Residual(enter, leave, embed)
-        self.second = _Residual(leave, leave, embed)
+        self.first = Residual(enter, leave, embed)
+        self.second = Residual(leave, leave, embed)
         self.attention = _LinearAttention(leave) if attention else None
         self.between = between
 
@@ -114,7 +117,7 @@ class _Level(nn.Module):
         return self.second(self.attention(x), heard) if self.between else self.attention(self.second(x, heard))
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """Two convolution blocks, the embedding added between them, and the input (projected if need be) at the end."""
 
     def __init__(self, enter: int, leave: int, embed: int) -> None:
@@ -125,6 +128,7 @@ class _Residual(nn.Module):
         self.skip = nn.Conv1d(enter, leave, 1) if enter != leave else None
 
     def forward(self, x: Tensor, heard: Tensor) -> Tensor:
+        """`[B, enter, T]`, hearing `[B, 1 or T, embed]`, to `[B, leave, T]`."""
         h = self.second(self.first(x) + self.hears(heard).transpose(1, 2))
         return h + (x if self.skip is None else self.skip(x))
 

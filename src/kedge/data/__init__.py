@@ -1,0 +1,12 @@
+"""Logged behaviour: one store of it, what reads other formats into it, and what makes batches of it."""
+
+from __future__ import annotations
+
+from kedge.data.ahead import Ahead
+from kedge.data.normaliser import Normaliser
+from kedge.data.opening import open  # noqa: A004  the word that one looks for
+from kedge.data.segments import Pairs, Segments
+from kedge.data.summary import Summary, summary
+from kedge.data.trajectories import Trajectories
+
+__all__ = ["Ahead", "Normaliser", "Pairs", "Segments", "Summary", "Trajectories", "open", "summary"]

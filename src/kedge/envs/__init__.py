@@ -1,0 +1,14 @@
+"""Environments, many copies at a time, and who acts in them by script."""
+
+from gymnasium.envs.registration import register
+
+from kedge.envs.layout import Layout
+from kedge.envs.maze2d import Maze2D
+from kedge.envs.mazes import Mazes
+from kedge.envs.task import Controller, Planned, Simulator, Task
+from kedge.envs.waypoints import Waypoints
+
+__all__ = ["Controller", "Layout", "Maze2D", "Mazes", "Planned", "Simulator", "Task", "Waypoints"]
+
+for _name in Layout.known():
+    register(f"kedge/Maze2D-{_name}-v1", entry_point="kedge.envs.maze2d:Maze2D", kwargs={"layout": _name})

@@ -1,0 +1,82 @@
+"""What an evaluation needs from an environment, and from whatever acts in it. Neither knows the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+@runtime_checkable
+class Simulator(Protocol):
+    """Copies of one environment, stepped together. An episode depends on its seed alone, not on its neighbours."""
+
+    @property
+    def count(self) -> int:
+        """How many copies."""
+        ...
+
+    def reset(self, seeds: Sequence[int]) -> Float[np.ndarray, "n state"]:
+        """Begins an episode in each copy; there are as many seeds as copies."""
+        ...
+
+    def step(self, actions: Float[np.ndarray, "n act"]) -> tuple[Float[np.ndarray, "n state"], Float[np.ndarray, " n"]]:
+        """Moves every copy on: observations and rewards."""
+        ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """An environment with a length and a scale, so that what happens in it is a score."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables and on the command line."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """Steps of an episode."""
+        ...
+
+    def simulator(self, count: int) -> Simulator:
+        """That many copies."""
+        ...
+
+    def score(self, returns: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """Returns in per cent: 0 is the reference's random policy, 100 its expert."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Plans made at one moment, for some of the episodes: kept to be looked at, never to act on.
+
+    `points[i]` holds positions `stride` steps apart, the first of them where episode `episodes[i]` was said to be.
+    """
+
+    step: int
+    stride: int
+    episodes: Int[np.ndarray, " b"]
+    points: Float[np.ndarray, "b points 2"]
+    values: Float[np.ndarray, " b"]
+
+
+@runtime_checkable
+class Controller(Protocol):
+    """Acts in many episodes at once. `plans` holds what it has planned since `reset`; some never plan."""
+
+    plans: list[Planned]
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begins an episode for each seed; all that is random in it follows from its seed."""
+        ...
+
+    def act(
+        self, observations: Float[np.ndarray, "n state"], active: Bool[np.ndarray, " n"]
+    ) -> Float[np.ndarray, "n act"]:
+        """Actions for all; those of episodes that are no longer active are not used."""
+        ...

@@ -1,0 +1,120 @@
+"""What plans and acts: proposals, a judge, a follower."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from kedge.errors import InputError
+from kedge.guide import Guide
+from kedge.plan.follow import Follower
+from kedge.plan.judge import Judge
+from kedge.plan.plan import Plan
+from kedge.plan.planner import Planner
+from kedge.plan.proposer import Frames, Proposer, candidate_seeds
+from kedge.plan.receding import Receding
+
+
+@dataclass(frozen=True, eq=False)
+class Agent:
+    """Plans from where it is, follows the best plan for a while, and plans again.
+
+    proposer:   where candidates come from
+    judge:      which of them is followed
+    follower:   how it is followed
+    candidates: how many are proposed, unless said otherwise
+    replan:     steps from one plan to the next
+    keep:       whether what is left of the last plan is one more candidate
+    goal:       where it plans to when it acts; None: wherever the critic says
+    name:       what a table calls it
+    """
+
+    proposer: Proposer
+    judge: Judge
+    follower: Follower
+    candidates: int = 64
+    replan: int = 15
+    keep: bool = True
+    goal: Float[np.ndarray, " g"] | None = None
+    name: str = "agent"
+
+    def plan(
+        self,
+        observation: Float[np.ndarray, "*b s"],
+        goal: Any = None,
+        candidates: int | None = None,
+        seed: int = 0,
+        frames: bool = False,
+    ) -> Plan:
+        """Plans from one observation `[S]`, or from each of several `[B, S]`.
+
+        Args:
+            observation: where we are.
+            goal: where to be at the end, as the first numbers of a state: `[G]`, or `[B, G]`. Without one, the critic
+                alone decides where to go.
+            candidates: how many to choose from.
+            seed: of the noise; the same seed gives the same plan.
+            frames: whether to keep the estimates on the way from noise.
+        """
+        observations = np.atleast_2d(np.asarray(observation, dtype=float))
+        count = self.candidates if candidates is None else candidates
+        if count < 1:
+            raise InputError(f"a plan is chosen among at least 1 candidate, got candidates={candidates}")
+        seeds = candidate_seeds(np.full(len(observations), seed), 0, count)
+        return self.consider(observations, seeds, goal=goal, frames=frames)
+
+    def consider(
+        self,
+        observations: Float[np.ndarray, "b s"],
+        seeds: Int64[Tensor, "b n"],
+        *,
+        goal: Any = None,
+        frames: bool = False,
+        kept: Float[np.ndarray, "b h s"] | None = None,
+    ) -> Plan:
+        """Proposes and judges; `kept` is one more candidate each, the last in the plan."""
+        if not np.isfinite(observations).all():
+            raise InputError("cannot plan from an observation with a nan or an infinity in it")
+        states = torch.from_numpy(observations).float()
+        shots: Frames | None = [] if frames else None
+        found = self.proposer.propose(states, seeds, _goals(goal, len(observations)), shots)
+        if kept is not None:
+            found = torch.cat([found, torch.from_numpy(kept).to(found)[:, None]], 1)
+        values = self.judge.values(found)
+        best = self.judge.choose(found, values)
+        return Plan(
+            states=_array(found),
+            values=_array(values),
+            feasible=_array(self.judge.feasible(found)),
+            best=best.cpu().numpy(),
+            stride=self.proposer.stride,
+            frames=[(scale, _array(estimate)) for scale, estimate in shots or []],
+        )
+
+    def controller(self, candidates: int | None = None) -> Receding:
+        """What acts in many episodes at once."""
+        return Receding(self, self.candidates if candidates is None else candidates)
+
+    def with_guide(self, *guides: Guide) -> Agent:
+        """The same agent, its planner pulled by these as well; nothing is trained."""
+        if not isinstance(self.proposer, Planner):
+            raise InputError(f"{self.name} does not denoise its plans, so that there is nothing to guide")
+        return replace(self, proposer=replace(self.proposer, guides=(*self.proposer.guides, *guides)))
+
+
+def _goals(goal: Any, count: int) -> Float[Tensor, "b g"] | None:
+    if goal is None:
+        return None
+    goals = torch.as_tensor(np.asarray(goal, dtype=float), dtype=torch.float32)
+    if not bool(goals.isfinite().all()):
+        raise InputError("a goal must be finite numbers")
+    return goals.expand(count, -1) if goals.ndim == 1 else goals
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().numpy()

@@ -1,0 +1,93 @@
+"""How a plan becomes actions: paths between its points, and followers of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+
+class Paths:
+    """Plans of several episodes, step by step: points between a plan's points are interpolated.
+
+    `at[i]` is how far episode i has come on its path: the step of the path that is nearest to where it is, never
+    behind where it was. A fast follower is ahead of the plan's time, a slow one behind.
+    """
+
+    def __init__(self, episodes: int, horizon: int, stride: int, dim: int, dims: tuple[int, ...] = (0, 1)) -> None:
+        self.points: Float[np.ndarray, "n steps s"] = np.zeros((episodes, (horizon - 1) * stride + 1, dim))
+        self.at: Int[np.ndarray, " n"] = np.zeros(episodes, int)
+        self.stride, self.dims = stride, list(dims)
+
+    def put(self, episodes: Int[np.ndarray, " b"], trajectories: Float[np.ndarray, "b h s"]) -> None:
+        """New plans for some episodes."""
+        when = np.arange(self.points.shape[1]) / self.stride
+        k = np.minimum(when.astype(int), trajectories.shape[1] - 2)
+        w = (when - k)[:, None]
+        self.points[episodes] = trajectories[:, k] * (1 - w) + trajectories[:, k + 1] * w
+        self.at[episodes] = 0
+
+    def advance(self, states: Float[np.ndarray, "n s"], reach: int = 30) -> None:
+        """Moves on to the nearest of the next `reach` steps."""
+        ahead = np.minimum(self.at[:, None] + np.arange(reach), self.points.shape[1] - 1)
+        there = self.points[np.arange(len(states))[:, None], ahead][..., self.dims]
+        gap = ((there - states[:, None, self.dims]) ** 2).sum(-1)
+        self.at = ahead[np.arange(len(states)), gap.argmin(1)]
+
+    def ahead(self, steps: int) -> Float[np.ndarray, "n s"]:
+        """Where the paths lead in so many steps."""
+        return self.points[np.arange(len(self.at)), np.minimum(self.at + steps, self.points.shape[1] - 1)]
+
+    def rest(self, episodes: Int[np.ndarray, " b"], horizon: int) -> Float[np.ndarray, "b h s"]:
+        """What is left of each plan from where it has come to, as a plan again: at rest where it ended."""
+        when = np.minimum(self.at[episodes, None] + np.arange(horizon) * self.stride, self.points.shape[1] - 1)
+        return self.points[episodes[:, None], when]
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """Acts so as to stay on a path."""
+
+    def act(self, states: Float[np.ndarray, "n s"], paths: Paths) -> Float[np.ndarray, "n a"]:
+        """Actions for all episodes; the paths have been advanced to where these are."""
+        ...
+
+
+@dataclass(frozen=True)
+class Chase:
+    """P-D control towards the point that lies `ahead` steps further on the path: `gain (p - x) - damping v`, clipped.
+
+    For states of a position and its velocity, and actions that push. The further ahead, the faster: it is the distance
+    to that point which it turns into thrust, whatever speed the data had; and the more corners are cut.
+    """
+
+    ahead: int = 30
+    gain: float = 10.0
+    damping: float = 1.0
+    limit: float = 1.0
+
+    def act(self, states: Float[np.ndarray, "n s"], paths: Paths) -> Float[np.ndarray, "n a"]:
+        """See `Follower`."""
+        d = states.shape[1] // 2
+        x, v = states[:, :d], states[:, d:]
+        return np.clip(self.gain * (paths.ahead(self.ahead)[:, :d] - x) - self.damping * v, -self.limit, self.limit)
+
+
+@dataclass(frozen=True, eq=False)
+class Invert:
+    """The action that, by learned inverse dynamics, leads from here to the point `ahead` steps further on the path.
+
+    dynamics: of `kedge.rl`: `act(state, following, offset, seeds) -> action`
+    """
+
+    dynamics: Any
+    ahead: int = 15
+
+    @torch.no_grad()
+    def act(self, states: Float[np.ndarray, "n s"], paths: Paths) -> Float[np.ndarray, "n a"]:
+        """See `Follower`."""
+        here, there = (torch.from_numpy(s).float() for s in (states, paths.ahead(self.ahead)))
+        return np.asarray(self.dynamics.act(here, there, self.ahead), dtype=float)

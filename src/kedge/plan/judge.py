@@ -1,0 +1,52 @@
+"""Which candidate is followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from kedge.data import Normaliser
+from kedge.plan.support import Support
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """The best by the critic, among those that stay where logged behaviour has been.
+
+    The score of a candidate is `V - firmness (1 - s)`, with V the critic's value and s the least share that any of the
+    next `near` segments has in the support; what lies further ahead is planned again before it is reached, and counts
+    a `far`-th of that.
+
+    critic:     of normalised trajectories `[B, H, S] -> [B]`
+    normaliser: of states
+    support:    where the logs have been; None to ask the critic alone
+    """
+
+    critic: Any
+    normaliser: Normaliser
+    support: Support | None = None
+    firmness: float = 1.0
+    near: int = 3
+    far: float = 0.1
+
+    @torch.no_grad()
+    def values(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n"]:
+        """What the critic says."""
+        flat = self.normaliser(states.flatten(0, 1))
+        return self.critic(flat).unflatten(0, states.shape[:2])
+
+    def feasible(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n"]:
+        """The share of each trajectory that lies in the support."""
+        return torch.ones(states.shape[:2]) if self.support is None else self.support.share(states).mean(-1)
+
+    def choose(self, states: Float[Tensor, "b n h s"], values: Float[Tensor, "b n"]) -> Int64[Tensor, " b"]:
+        """The best candidate of each."""
+        if self.support is None:
+            return values.argmax(1)
+        outside = 1 - self.support.share(states)
+        near, far = outside[..., : self.near].sum(-1), outside[..., self.near :].sum(-1)
+        return (values - self.firmness * (near + self.far * far)).argmax(1)

@@ -1,0 +1,10 @@
+"""Runnable systems: a frozen dataclass a recipe, whose fields are all that can be chosen."""
+
+from __future__ import annotations
+
+from kedge.recipes.diffuser import Diffuser
+from kedge.recipes.dv import DV
+from kedge.recipes.fv import FV
+from kedge.recipes.loading import load
+
+__all__ = ["DV", "FV", "Diffuser", "load"]

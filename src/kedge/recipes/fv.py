@@ -1,0 +1,17 @@
+"""FV: the fast planner with variational adaptive weighting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kedge.recipes.planning import Planning
+
+
+@dataclass(frozen=True)
+class FV(Planning):
+    """A planner on TrigFlow's path, trained with the variational polynomial weighting and walked in 5 evaluations.
+
+    "Fast and stable diffusion planning through variational adaptive weighting", 2025 (arXiv:2506.16688). Its choices
+    for a short run on a CPU are ours: a small U-Net, Muon, a power-function average. The arms of its ablation are its
+    options: `path`, `predict`, `weighting`, `degree`, `regress`, `smooth`, `net`, `solver`.
+    """

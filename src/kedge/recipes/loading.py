@@ -1,0 +1,77 @@
+"""A run's folder, as the agent that it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kedge.data import Normaliser
+from kedge.errors import InputError
+from kedge.plan import Agent, Support
+from kedge.recipes.networks import Sizes, build
+from kedge.recipes.training import MEASURED
+from kedge.train import load_weights
+
+
+def load(run: Path | str, device: torch.device | str | None = None) -> Agent:
+    """The agent that was trained into this folder; it needs no data."""
+    folder = Path(run)
+    told = _read(folder)
+    recipe = _recipe(told, folder)
+    try:
+        measured, weights = load_weights(folder / MEASURED), load_weights(folder / "weights.safetensors")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: its weights cannot be read ({error}); train it again") from None
+    models = build(
+        recipe,
+        Sizes(**told["sizes"]),
+        _normaliser(measured, "scale"),
+        _normaliser(measured, "normaliser"),
+        _support(measured),
+    )
+    trained = models.trained()
+    for name, module in trained.items():
+        prefix = f"{name}." if len(trained) > 1 else ""
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+        module.eval().requires_grad_(False)
+    for module in (*trained.values(), models.scale, models.normaliser, models.support):
+        if module is not None and device is not None:
+            module.to(device)
+    goal = measured["goal"].numpy() if "goal" in measured and (recipe.goals or recipe.actions) else None
+    return recipe.agent(models, goal)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "recipe.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is no run: it has no recipe.json; give the folder that `kedge train` has made")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error})") from None
+
+
+def _recipe(told: dict[str, Any], folder: Path) -> Any:
+    from kedge import recipes
+
+    kind = getattr(recipes, str(told.get("recipe")), None)
+    if not isinstance(kind, type):
+        raise InputError(f"{folder} was trained by {told.get('recipe')!r}, which is no recipe of this version of kedge")
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in told["fields"].items()}
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise InputError(f"{folder} was trained by another version of {kind.__name__} ({error})") from None
+
+
+def _normaliser(measured: dict[str, torch.Tensor], name: str) -> Normaliser:
+    return Normaliser(measured[f"{name}.shift"], measured[f"{name}.scale"])
+
+
+def _support(measured: dict[str, torch.Tensor]) -> Support | None:
+    if "support.visited" not in measured:
+        return None
+    return Support(measured["support.visited"], measured["support.low"], float(measured["support.size"]))

@@ -1,0 +1,186 @@
+"""The networks that a planning recipe may name, and what it trains them on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kedge.data import Normaliser
+from kedge.denoise import Denoiser
+from kedge.fit import DenoisingLoss, Example, Proposal, Weighting, proposals, weightings
+from kedge.nets import ConvNet, DiT1D, Fourier, HalfUNet1D, Octaves, UNet1D
+from kedge.paths import Cosine, Trig, VariancePreserving
+from kedge.paths.gaussian import GaussianPath
+from kedge.plan import Support
+from kedge.rl import (
+    Discounted,
+    InverseDiffusion,
+    InverseMLP,
+    MinusSteps,
+    NoisyValue,
+    NoisyValueLoss,
+    PlanMLP,
+    PlanTransformer,
+    ValueLoss,
+)
+from kedge.train import Batch
+
+if TYPE_CHECKING:
+    from kedge.recipes.planning import Planning
+
+
+class Sizes(NamedTuple):
+    """How many numbers a state and an action have."""
+
+    state: int
+    action: int
+
+
+class Models(NamedTuple):
+    """All that a planning recipe trains, by the name of its part, and what it has measured of the data.
+
+    `scale` normalises states, `normaliser` all that is denoised: states, or states and actions.
+    """
+
+    sizes: Sizes
+    planner: DenoisingLoss
+    critic: ValueLoss | None
+    value: NoisyValueLoss | None
+    inverse: Any
+    scale: Normaliser
+    normaliser: Normaliser
+    support: Support | None
+
+    def trained(self) -> dict[str, Any]:
+        """Those that have parameters."""
+        named = {"planner": self.planner, "critic": self.critic, "value": self.value, "inverse": self.inverse}
+        return {name: module for name, module in named.items() if module is not None}
+
+
+def build(recipe: Planning, sizes: Sizes, scale: Normaliser, normaliser: Normaliser, support: Support | None) -> Models:
+    """Fresh networks; their weights follow from torch's generator."""
+    return Models(
+        sizes,
+        planner(recipe, sizes),
+        critic(recipe, sizes),
+        value(recipe, sizes),
+        inverse(recipe, sizes),
+        scale,
+        normaliser,
+        support,
+    )
+
+
+def path_of(recipe: Planning) -> GaussianPath:
+    """How plans become noise."""
+    match recipe.path:
+        case "trig":
+            return Trig(sigma_data=recipe.sigma_data)
+        case "vp":
+            return VariancePreserving()
+        case "cosine":
+            return Cosine()
+
+
+def proposal_of(recipe: Planning) -> Proposal:
+    """The law of the levels: log-normal noise scales on the trigonometric path, uniform times elsewhere."""
+    if recipe.path == "trig":
+        return proposals.LogNormal(recipe.level_mean, recipe.level_std)
+    return proposals.Uniform()
+
+
+def weighting_of(recipe: Planning) -> Weighting:
+    """What an error counts at a level."""
+    match recipe.weighting:
+        case "polynomial":
+            return weightings.Polynomial(recipe.degree, regress=recipe.regress, smooth=recipe.smooth)
+        case "head":
+            return weightings.LearnedHead()
+        case "min-snr":
+            return weightings.MinSNR()
+        case "uniform":
+            return weightings.Uniform(of="v", sigma_data=recipe.sigma_data)
+        case "eps" | "clean":
+            return weightings.Uniform(of=recipe.weighting)
+
+
+def network(recipe: Planning, width: int) -> nn.Module:
+    """The denoiser's network over `[B, H, width]`."""
+    kinds: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+        "unet": (UNet1D, {"width": recipe.width, "mults": recipe.mults}),
+        "dit": (DiT1D, {"width": recipe.width, "depth": recipe.depth}),
+        "conv": (ConvNet, {"width": recipe.width}),
+    }
+    kind, sizes = kinds[recipe.net]
+    if not recipe.octaves:
+        return kind(width, **sizes)
+    return Fourier.around(kind, width, count=recipe.octaves, **sizes)
+
+
+def planner(recipe: Planning, sizes: Sizes) -> DenoisingLoss:
+    """The denoiser of plans and the loss that trains it. The first state is known, at times the last one too."""
+    path = path_of(recipe)
+    width = sizes.state + (sizes.action if recipe.actions else 0)
+    denoiser = Denoiser(network(recipe, width), path, recipe.predict, pinned="clean")
+
+    def read(batch: Batch) -> Example:
+        return Example(plans(batch, recipe.actions), known=known(batch, width))
+
+    return DenoisingLoss(denoiser, proposal_of(recipe), weighting_of(recipe), read=read)
+
+
+def plans(batch: Batch, actions: bool = False) -> Tensor:
+    """What is denoised."""
+    return torch.cat([batch["states"], batch["actions"]], -1) if actions else batch["states"]
+
+
+def known(batch: Batch, width: int) -> Tensor:
+    """True where a plan is told: all of its first state, and the last one where the batch says that it is a goal."""
+    states = batch["states"]
+    mask = torch.zeros(*states.shape[:2], width, dtype=torch.bool, device=states.device)
+    mask[:, 0, : states.shape[-1]] = True
+    mask[:, -1, : states.shape[-1]] = batch["told"][:, None]
+    return mask
+
+
+def critic(recipe: Planning, sizes: Sizes) -> ValueLoss | None:
+    """What a clean plan is worth."""
+    if recipe.critic == "none":
+        return None
+    if recipe.critic == "transformer":
+        return ValueLoss(PlanTransformer(sizes.state), MinusSteps(), read=whole)
+    features = Octaves(count=recipe.octaves) if recipe.octaves else None
+    net = PlanMLP(recipe.horizon, sizes.state, (512, 256), features=features)
+    return ValueLoss(net, Discounted(recipe.discount), read=whole)
+
+
+def whole(batch: Batch) -> Tensor:
+    """The windows that end as the data did, for a critic."""
+    return batch["whole"]
+
+
+def value(recipe: Planning, sizes: Sizes) -> NoisyValueLoss | None:
+    """What a noised plan is worth, for guidance."""
+    if not recipe.guidance:
+        return None
+    width = sizes.state + (sizes.action if recipe.actions else 0)
+    net = HalfUNet1D(recipe.horizon, width, recipe.width, recipe.mults)
+    told = torch.zeros(recipe.horizon, width, dtype=torch.bool)
+    told[0, : sizes.state] = True
+    target = Discounted(recipe.discount)
+    return NoisyValueLoss(
+        NoisyValue(net, path_of(recipe)), target, known=told, read=lambda batch: plans(batch, recipe.actions)
+    )
+
+
+def inverse(recipe: Planning, sizes: Sizes) -> Any:
+    """What action leads from a state to a later one."""
+    match recipe.follow:
+        case "inverse":
+            return InverseMLP(sizes.state, sizes.action, longest=recipe.stride)
+        case "inverse-diffusion":
+            return InverseDiffusion(sizes.state, sizes.action, longest=recipe.stride)
+        case _:
+            return None

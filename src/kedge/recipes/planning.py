@@ -1,0 +1,201 @@
+"""What planning recipes share: their choices, how they are trained, how they are put together to act."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from kedge.data import Trajectories
+from kedge.guide import Gradient
+from kedge.plan import Agent, Chase, Follower, Invert, Judge, Planner
+from kedge.recipes.networks import Models
+from kedge.recipes.training import Training
+from kedge.train import AdamW, Muon, OptimiserSpec, Part, Shadow
+from kedge.walk.grids import Rho, Uniform
+from kedge.walk.grids.levels import Grid
+from kedge.walk.solvers import DDIM, DDPM, DPMSolverPP
+from kedge.walk.state import Solver
+
+
+@dataclass(frozen=True)
+class Planning:
+    """A planner of state trajectories with a critic and a follower, all trained together on logged behaviour."""
+
+    steps: int = 5000
+    """Training steps; the learning rate falls to zero at the last one."""
+    batch: int = 64
+    """Windows in a batch."""
+    horizon: int = 32
+    """Points of a plan."""
+    stride: int = 15
+    """Steps from one point of a plan to the next."""
+    path: Literal["trig", "vp", "cosine"] = "trig"
+    """How plans become noise: TrigFlow's path, the variance-preserving diffusion, or its cosine form."""
+    predict: Literal["trig", "eps", "clean", "velocity"] = "trig"
+    """What the network's output means."""
+    sigma_data: float = 1.0
+    """The data's standard deviation on the trigonometric path; plans are normalised to 1."""
+    weighting: Literal["polynomial", "head", "min-snr", "uniform", "eps", "clean"] = "polynomial"
+    """What an error counts at a noise level: the variational polynomial, a learned head, min-SNR, or equal weights on
+    the velocity ("uniform", which is EDM's weighting on the trigonometric path), on the noise, on the clean plan."""
+    degree: int = 5
+    """Of the weighting's polynomial."""
+    regress: Literal["gamma", "log"] = "gamma"
+    """How the polynomial is fitted: to the error with a log link, or to the logs of errors."""
+    smooth: Literal["statistics", "coefficients"] = "statistics"
+    """What is averaged over batches: the regression's statistics, or its coefficients."""
+    level_mean: float = -0.4
+    """Mean of the log noise scale in training, on the trigonometric path."""
+    level_std: float = 1.2
+    """... and its standard deviation."""
+    net: Literal["unet", "dit", "conv"] = "unet"
+    """The denoiser's network: a temporal U-Net, a transformer, or a plain convolutional net."""
+    width: int = 32
+    """Channels of the network."""
+    mults: tuple[int, ...] = (1, 2, 2, 2)
+    """The U-Net's channels at each resolution, over `width`."""
+    depth: int = 2
+    """Blocks of the transformer."""
+    octaves: int = 4
+    """Periods of the sines and cosines of the position that the networks hear; 0 for none."""
+    actions: bool = False
+    """Whether plans hold actions too."""
+    normalise: Literal["gaussian", "limits"] = "gaussian"
+    """Plans have unit variance, or lie in [-1, 1]."""
+    goals: float = 0.0
+    """Share of windows that end at a state which the planner is told: it learns to plan to a goal."""
+    optimiser: Literal["muon", "adamw"] = "muon"
+    """The planner's optimiser."""
+    rate: float = 2e-3
+    """The planner's learning rate."""
+    hold: float = 0.3
+    """Share of the steps at the full rate, before it falls."""
+    decay: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate falls."""
+    clip: float = 50.0
+    """Longer gradients are shortened to this; the same for all weightings."""
+    average: float = 0.10
+    """Width of the moving average of the weights, as a share of the run."""
+    ema: float = 0.9999
+    """The moving average's decay is never above this."""
+    solver: Literal["2m", "ddim", "ddpm"] = "2m"
+    """How a walk is stepped: DPM-Solver++(2M), DDIM or DDPM."""
+    evaluations: int = 5
+    """Network evaluations a plan."""
+    scale_max: float = 10.0
+    """The noise scale at which a walk begins."""
+    scale_min: float = 0.2
+    """The last noise scale before the clean plan."""
+    rho: float = 3.0
+    """How the levels are spaced: EDM's exponent; 0 for even steps in time, over all of the path."""
+    critic: Literal["mlp", "transformer", "none"] = "mlp"
+    """What says which candidate is best."""
+    critic_rate: float = 1e-3
+    """The critic's learning rate."""
+    discount: float = 0.997
+    """Of a reward, per step: the critic's value of a success in k steps is discount^k."""
+    guidance: float = 0.0
+    """How strongly a value that hears the noise level pulls the walk; 0 for not at all."""
+    candidates: int = 64
+    """Plans to choose from, each time."""
+    support: float = 0.1
+    """Candidates that leave the places where logged behaviour has been are set back: the size of a place; 0 for no such
+    filter."""
+    firmness: float = 1.0
+    """How far they are set back."""
+    keep: bool = True
+    """Whether what is left of the last plan is one more candidate."""
+    follow: Literal["chase", "inverse", "inverse-diffusion"] = "chase"
+    """How a plan becomes actions: P-D control towards a point ahead, or learned inverse dynamics."""
+    ahead: int = 30
+    """Steps by which that point is ahead."""
+    replan: int = 15
+    """Steps from one plan to the next."""
+
+    def train(
+        self,
+        logs: Trajectories,
+        run: Path | str | None = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        progress: bool | None = None,
+        task: str | None = None,
+    ) -> Agent:
+        """Learns from logged behaviour, and returns what plans and acts.
+
+        Args:
+            logs: of `kedge.data.open`, or an environment's `demonstrations`.
+            run: a folder for what comes of it. The same call goes on where it was stopped.
+            seed: of the networks' weights, the batches and the noise.
+            device: where to train.
+            progress: a bar on a terminal (None), lines everywhere (True), nothing (False).
+            task: the name of the environment, kept for the evaluation.
+        """
+        training = Training(self, logs, run, seed=seed, device=device, progress=progress, task=task)
+        training.trainer.train()
+        return training.agent()
+
+    def agent(self, models: Models, goal: Float[np.ndarray, " g"] | None = None) -> Agent:
+        """Puts together what plans and acts; `goal` is where it plans to when it acts."""
+        planner = Planner(
+            denoiser=models.planner.denoiser,
+            normaliser=models.normaliser,
+            horizon=self.horizon,
+            stride=self.stride,
+            solver=self.stepping(),
+            grid=self.levels(),
+            dim=models.sizes.state,
+            guides=() if models.value is None else (Gradient(models.value.value, self.guidance),),
+        )
+        critic = None if models.critic is None else models.critic.net
+        judge = Judge(critic, models.scale, models.support, self.firmness)
+        return Agent(
+            proposer=planner,
+            judge=judge,
+            follower=self.follower(models),
+            candidates=self.candidates,
+            replan=self.replan,
+            keep=self.keep,
+            goal=goal,
+            name=type(self).__name__,
+        )
+
+    def follower(self, models: Models) -> Follower:
+        """What turns plans into actions."""
+        if self.follow == "chase":
+            return Chase(self.ahead)
+        return Invert(models.inverse, min(self.ahead, self.stride))
+
+    def stepping(self) -> Solver:
+        """The solver of the walk."""
+        return {"2m": DPMSolverPP(order=2), "ddim": DDIM(), "ddpm": DDPM()}[self.solver]
+
+    def levels(self) -> Grid:
+        """The grid of the walk."""
+        if not self.rho:
+            return Uniform(self.evaluations)
+        return Rho(self.evaluations, self.rho, self.scale_min, self.scale_max)
+
+    def optimisers(self) -> dict[str, OptimiserSpec]:
+        """Of each part."""
+        hold = int(self.hold * self.steps)
+        kind = Muon if self.optimiser == "muon" else AdamW
+        mine = kind(self.rate, warmup=min(100, self.steps // 10), hold=hold, decay=self.decay)
+        other = AdamW(self.critic_rate, warmup=min(100, self.steps // 10), decay="cosine")
+        return {"planner": mine, "critic": other, "value": other, "inverse": other}
+
+    def parts(self, models: Models) -> list[Part]:
+        """What the trainer steps."""
+        specs = self.optimisers()
+        made = []
+        for name, module in models.trained().items():
+            shadow = Shadow(0.995) if name == "inverse" else Shadow(self.ema, std=self.average)
+            clip = self.clip if name == "planner" else 10.0
+            made.append(module.part(specs[name], name=name, shadows=(shadow,), clip=clip))
+        return made

@@ -1,0 +1,139 @@
+"""The command line. Each command is a frozen dataclass in `kedge.run.commands`, whose fields are its flags."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kedge.errors import InputError
+
+DONE, FAILED, BAD_INPUT, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+
+COMMANDS = {
+    "train": "train a recipe on logged behaviour: kedge train fv --env maze2d-large",
+    "eval": "score a run over many starts, latched and raw: kedge eval runs/fv-large",
+    "report": "one HTML file about one run or several: kedge report runs/fv-large",
+    "compare": "two groups of runs, paired by start: kedge compare runs/a runs/b",
+    "data": "look into a data set: kedge data inspect my.npz",
+    "demo": "demonstrations, training, evaluation and report in one go: kedge demo",
+}
+
+HELP = f"""usage: kedge COMMAND [flags]
+
+Learns to plan from logged behaviour, by denoising.
+
+commands:
+{chr(10).join(f"  {name:<9} {what}" for name, what in COMMANDS.items())}
+
+Every command explains its flags with --help. All have:
+  --seed N       the seed of whatever is random in it
+  --device NAME  where networks run: cpu, cuda, cuda:1
+  --threads N    how many threads torch may use
+  --out PATH     where the result goes
+  --json         the result as one JSON object on standard output, all else on standard error
+
+exit codes:
+  {DONE}    done
+  {FAILED}    an unexpected failure
+  {BAD_INPUT}    bad input or usage; one line says what to change
+  {REFUSED}    refused: the folder holds another run
+  {INTERRUPTED}  interrupted; the same command goes on from there
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code that `kedge --help` documents."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        sys.stdout.write(HELP)
+        return DONE if args else BAD_INPUT
+    if args[0] in ("-V", "--version", "version"):
+        from importlib.metadata import version
+
+        sys.stdout.write(f"kedge {version('kedge')}\n")
+        return DONE
+    if args[0] not in COMMANDS:
+        return _failed(BAD_INPUT, f"there is no command {args[0]!r}{_near(args[0])}; kedge --help lists them", args)
+    return _guarded(args)
+
+
+def _guarded(args: list[str]) -> int:
+    """Runs the command; whatever goes wrong becomes an exit code and a line."""
+    try:
+        return _run(args)
+    except InputError as error:
+        return _failed(BAD_INPUT, str(error), args)
+    except KeyboardInterrupt:
+        return _failed(INTERRUPTED, "interrupted; the same command goes on from what is finished", args)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else (DONE if stop.code is None else FAILED)
+    except BrokenPipeError:  # the reader of our output has gone: nothing is wrong here
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if refused := _refusal(error):
+            return _failed(REFUSED, refused, args)
+        if type(error).__name__ not in ("CheckpointError", "ModuleNotFoundError"):  # those say all in one line
+            traceback.print_exc(file=sys.stderr)
+        return _failed(FAILED, f"{type(error).__name__}: {error}", args)
+
+
+def _run(args: list[str]) -> int:
+    """Parses the flags of one command and carries it out."""
+    module = importlib.import_module(f"kedge.run.commands.{_MODULES.get(args[0], args[0])}")
+    command = module.parse(args[1:])
+    with _stdout_for_json(command.json):
+        outcome = command.run()
+    if command.json:
+        sys.stdout.write(json.dumps(outcome.data, indent=1) + "\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in outcome.lines))
+    sys.stdout.flush()
+    return DONE
+
+
+_MODULES = {"eval": "evaluate"}
+
+
+@contextlib.contextmanager
+def _stdout_for_json(wanted: bool) -> Iterator[None]:
+    """With --json, what any library prints on the way goes to standard error: the result stands alone."""
+    if not wanted:
+        yield
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _refusal(error: Exception) -> str | None:
+    """What to say where a folder holds another run: the fields in which the recipes differ are in the message."""
+    said = str(error)
+    if type(error).__name__ == "CheckpointError" and said.endswith("choose another folder"):
+        return f"refused: {said} (--out), or give the flags that it was made with"
+    return None
+
+
+def _failed(code: int, line: str, args: Sequence[str]) -> int:
+    """One line to the reader, and the same as JSON where that was asked for."""
+    line = " ".join(line.split())
+    sys.stderr.write(f"kedge: {line}\n")
+    if "--json" in args:
+        sys.stdout.write(json.dumps({"error": line, "exit": code}) + "\n")
+    return code
+
+
+def _near(word: str) -> str:
+    import difflib
+
+    close: list[Any] = difflib.get_close_matches(word, COMMANDS, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

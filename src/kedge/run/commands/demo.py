@@ -1,0 +1,129 @@
+"""`kedge demo`: demonstrations, training, evaluation and report, one after the other, each kept once it is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from kedge.errors import InputError
+from kedge.run.commands.command import Command, Outcome, environment, parsed
+from kedge.run.commands.evaluate import evaluate_run
+from kedge.run.commands.runs import evaluated, trained_steps
+from kedge.run.commands.train import demonstrations
+from kedge.train.progress import announce, clock
+
+FIRST_SEED = 1_000_000
+LATCHED = "latched: an episode counts as solved from its first success on"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a demo is."""
+
+    env: str
+    demonstrations: int
+    starts: int
+    recipe: dict[str, Any]
+
+
+FULL = Scale("maze2d-large", 1_000_000, 100, {})
+SMALL = Scale("maze2d-umaze", 20_000, 10, {"steps": 40})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Command):
+    """Makes demonstrations in a maze, trains the FV planner on them, evaluates it, and writes a report to be opened.
+    What is finished is not done again: a second call reuses data, weights and scores.
+    """
+
+    small: bool = False
+    """The small scale: the smallest maze and a training of seconds. It shows that all works, not how well."""
+    fresh: bool = False
+    """Start over: remove what an earlier demo has left."""
+    env: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Another maze than maze2d-large: a name, or a text file that draws one."""
+
+    def run(self) -> Outcome:
+        """The four phases."""
+        device = self.place()
+        scale = SMALL if self.small else FULL
+        task = environment(self.env or scale.env)
+        out = self.out or Path("runs") / ("demo-small" if self.small else "demo")
+        if self.fresh:
+            start_over(out)
+        phases = Phases()
+        with phases("demonstrations"):
+            logs = demonstrations(task, scale.demonstrations, self.seed, cache=out / "data")
+        with phases("training"):
+            self._train(out, logs, task.name, scale, device)
+        with phases("evaluation"):
+            self._evaluate(out, task, scale, device)
+        with phases("report"):
+            from kedge.run.report import report
+
+            path = report(out)
+        return self._outcome(out, path, phases)
+
+    def _train(self, out: Path, logs: Any, task: str, scale: Scale, device: str | None) -> None:
+        from kedge.recipes import FV
+
+        recipe = FV(**scale.recipe)
+        if (trained_steps(out) or 0) >= recipe.steps and (out / "weights.safetensors").is_file():
+            announce(f"training: already finished, {recipe.steps:,} steps")
+            return
+        recipe.train(logs, run=out, seed=self.seed, device=device, progress=True, task=task)
+
+    def _evaluate(self, out: Path, task: Any, scale: Scale, device: str | None) -> None:
+        if evaluated(out, scale.starts, FIRST_SEED, after=out / "weights.safetensors"):
+            announce(f"evaluation: already finished, {scale.starts} starts")
+            return
+        evaluate_run(out, task, scale.starts, FIRST_SEED, device=device)
+
+    def _outcome(self, out: Path, path: Path, phases: Phases) -> Outcome:
+        words = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+        score = words["latched"]["score"]
+        lines = [
+            *(f"{name:<15} {clock(seconds)}" for name, seconds in phases.seconds.items()),
+            f"{'in all':<15} {clock(sum(phases.seconds.values()))}",
+            f"score           {score['mean']:.1f} latched, 95% interval {score['low']:.1f} to {score['high']:.1f}",
+            f"                over {words['episodes']} starts of {words['task']}; {LATCHED}",
+            f"report          {path.resolve()}",
+        ]
+        return Outcome(lines, {"run": str(out), "report": str(path.resolve()), "phases": phases.seconds, **words})
+
+
+@dataclass
+class Phases:
+    """How long each phase took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Times a phase, and says so when it is done."""
+        begun = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - begun
+        announce(f"--- {name}: {clock(self.seconds[name])}")
+
+
+def start_over(out: Path) -> None:
+    """Removes an earlier demo's folder, and nothing that is none."""
+    if not out.exists():
+        return
+    if not out.is_dir() or not ((out / "recipe.json").is_file() or (out / "data").is_dir()):
+        raise InputError(f"--fresh: {out} is not a demo's folder, so it is left alone; give another --out")
+    shutil.rmtree(out)
+
+
+def parse(args: Sequence[str]) -> Demo:
+    """The flags."""
+    return parsed(Demo, args, "demo")

@@ -1,0 +1,221 @@
+"""The table of scores: the runs, what always stands beside them, and what others have published."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from kedge.run.report.figures import arrivals
+from kedge.run.report.reading import BASELINES, Evaluated, Run
+from kedge.run.report.views import Picture
+from kedge.run.report.words import figure, percent, span, task_title
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table. `bar` draws its score on the table's axis."""
+
+    name: str
+    note: str
+    score: str
+    interval: str
+    raw: str
+    reached: str
+    bar: str
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows under one heading."""
+
+    name: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Board:
+    """All rows of one task."""
+
+    task: str
+    intro: str
+    low: str
+    high: str
+    groups: list[Group]
+    missing: list[str]
+    read: str
+    arrivals: Picture | None = field(default=None)
+
+
+@lru_cache(maxsize=1)
+def published() -> dict[str, Any]:
+    """The published scores, with where they come from."""
+    return json.loads(files("kedge.run.report").joinpath("published.json").read_text(encoding="utf-8"))
+
+
+def boards(runs: Sequence[Run]) -> list[Board]:
+    """A table for each task that one of the runs was evaluated in."""
+    tasks = dict.fromkeys(str(run.evaluated.summary.get("task", "")) for run in runs if run.evaluated)
+    return [
+        _board(task, [run for run in runs if run.evaluated and run.evaluated.summary.get("task") == task])
+        for task in tasks
+    ]
+
+
+def _board(task: str, runs: Sequence[Run]) -> Board:
+    maze = task.removeprefix("maze2d-")
+    others = [(row["name"], row["note"], row["scores"][maze]) for row in published()["rows"] if maze in row["scores"]]
+    beside = {key: row for run in runs for key, row in run.baselines.items()}
+    found = [run.evaluated for run in runs if run.evaluated] + list(beside.values())
+    means = [row.latched.get(end) for row in found for end in ("mean", "low", "high")] + [score for *_, score in others]
+    low, high = _axis([float(mean) for mean in means if mean is not None])
+    optimal = beside["optimal"].latched.get("mean") if "optimal" in beside else None
+    own = [_own(run, low, high, optimal) for run in runs]
+    groups = [Group("This report" if len(runs) > 1 else "This run", own)]
+    if beside:
+        starts = [run.evaluated.summary.get("seeds") for run in runs if run.evaluated]
+        rows = [_beside(key, row, low, high, optimal, starts) for key, row in _ordered(beside)]
+        groups.append(Group("Held beside it", rows))
+    if others:
+        rows = [
+            Row(name, note, figure(score), "", "", "", bar(score, {}, low, high, optimal, "muted"))
+            for name, note, score in sorted(others, key=lambda row: -row[2])
+        ]
+        groups.append(Group("Published, on D4RL's own data", rows))
+    return Board(
+        task=task_title(task),
+        intro=_intro(runs),
+        low=figure(low, 0),
+        high=figure(high, 0),
+        groups=groups,
+        missing=_missing(beside),
+        read=_how_to_read(optimal is not None),
+        arrivals=_arrivals(runs, beside),
+    )
+
+
+def _own(run: Run, low: float, high: float, optimal: float | None) -> Row:
+    assert run.evaluated is not None
+    note = str(run.evaluated.summary.get("label", ""))
+    return _row(run.name, "" if note == run.name else note, run.evaluated, (low, high), optimal, "blue", own=True)
+
+
+def _beside(key: str, row: Evaluated, low: float, high: float, optimal: float | None, starts: Sequence[Any]) -> Row:
+    name, note = BASELINES.get(key, (str(row.summary.get("label") or key), str(row.summary.get("note", ""))))
+    if any(seeds != row.summary.get("seeds") for seeds in starts if row.summary.get("seeds")):
+        note += "; measured on other starts"
+    return _row(name, note, row, (low, high), optimal, "green")
+
+
+def _row(
+    name: str,
+    note: str,
+    found: Evaluated,
+    axis: tuple[float, float],
+    optimal: float | None,
+    role: str,
+    own: bool = False,
+) -> Row:
+    mean = found.latched.get("mean")
+    return Row(
+        name=name,
+        note=note,
+        score=figure(mean),
+        interval=span(found.latched),
+        raw=figure(found.raw.get("mean")),
+        reached=percent(found.summary.get("success"), 0),
+        bar="" if mean is None else bar(mean, found.latched, *axis, optimal, role),
+        own=own,
+    )
+
+
+def _ordered(beside: Mapping[str, Evaluated]) -> list[tuple[str, Evaluated]]:
+    """The known rows in their order, then the rest."""
+    order = {key: place for place, key in enumerate(BASELINES)}
+    return sorted(beside.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
+
+
+def _axis(scores: Sequence[float]) -> tuple[float, float]:
+    """Round ends that hold all scores and zero."""
+    top = max([*scores, 1.0])
+    step = 10 ** math.floor(math.log10(top))
+    step = step / 2 if top / step < 3 else step
+    bottom = min([*scores, 0.0])
+    return -step * math.ceil(-bottom / step) + 0.0, step * math.ceil(top / step)
+
+
+def bar(score: float, interval: Mapping[str, Any], low: float, high: float, optimal: float | None, role: str) -> str:
+    """A score as a dot with its interval, on an axis from `low` to `high`; a dashed line stands where physics ends."""
+
+    def place(value: float) -> str:
+        return f"{100 * (min(max(value, low), high) - low) / (high - low):.2f}%"
+
+    parts = ['<line x1="0%" x2="100%" y1="50%" y2="50%" stroke="var(--line)"/>']
+    if optimal is not None:
+        x = place(optimal)
+        parts.append(f'<line x1="{x}" x2="{x}" y1="0%" y2="100%" stroke="var(--muted)" stroke-dasharray="2 3"/>')
+    if interval.get("low") is not None and interval.get("high") is not None:
+        a, b = place(interval["low"]), place(interval["high"])
+        parts.append(
+            f'<line x1="{a}" x2="{b}" y1="50%" y2="50%" stroke="var(--{role})" stroke-width="3" opacity=".55"/>'
+        )
+    parts.append(f'<circle cx="{place(score)}" cy="50%" r="5" fill="var(--{role})"/>')
+    alt = html.escape(f"{figure(score)} on an axis from {figure(low, 0)} to {figure(high, 0)}")
+    return f'<svg role="img" aria-label="{alt}">{"".join(parts)}</svg>'
+
+
+def _intro(runs: Sequence[Run]) -> str:
+    found = [run.evaluated.summary for run in runs if run.evaluated]
+    counts = sorted({int(summary.get("episodes", 0)) for summary in found})
+    first = int((found[0].get("seeds") or [0])[0])
+    many = " or ".join(f"{count:,}" for count in counts)
+    return (
+        f"Each score is a mean over {many} episodes whose starts no training has seen (seeds {first:,} on). The rows "
+        "beside it are measured on the same starts, unless they say otherwise."
+    )
+
+
+def _missing(beside: Mapping[str, Evaluated]) -> list[str]:
+    """Which of the rows that always belong here are not there."""
+    absent = [name for key, (name, _) in BASELINES.items() if key not in beside]
+    if not absent:
+        return []
+    return [f"Not measured for this report: {', '.join(absent)}. A score without them says less than it seems to."]
+
+
+def _how_to_read(optimal: bool) -> str:
+    line = (
+        "The dashed line is the most that physics allows: a score beyond it would be a bug in the maze. "
+        if optimal
+        else ""
+    )
+    return (
+        "A dot is a mean, the bar around it holds the mean with 95% confidence over episodes; with one training seed "
+        f"it says nothing of other trainings. {line}Latched counts an episode as solved from the first time that the "
+        "goal is reached; raw counts only the steps spent there."
+    )
+
+
+def _arrivals(runs: Sequence[Run], beside: Mapping[str, Evaluated]) -> Picture | None:
+    lines = [(run.name, _when(run.evaluated)) for run in runs if run.evaluated and run.evaluated.scores]
+    lines += [(BASELINES.get(key, (key,))[0], _when(row)) for key, row in _ordered(beside) if row.scores]
+    if not lines:
+        return None
+    horizon = int(next(run.scores.horizon for run in runs if run.scores))
+    alt = "Share of episodes that have reached the goal by each step, for " + ", ".join(name for name, _ in lines)
+    caption = "A steep early rise is a fast planner; where a curve levels off below 100, the rest never arrived."
+    return Picture(arrivals(lines[:6], horizon, alt), "How soon they arrive.", caption)
+
+
+def _when(found: Evaluated) -> np.ndarray:
+    """The steps to success, infinite without one."""
+    assert found.scores is not None
+    return np.where(found.scores.success, found.scores.solved_at + 1.0, np.inf)
