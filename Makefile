@@ -9,17 +9,23 @@ MAKEFLAGS   += --no-print-directory
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+LEAN   := $(VENV)/.installed-lean
 EXTRAS := dev,docs,tensorboard,hdf5,zarr,minari
 JOBS   ?= 2
 
 export OMP_NUM_THREADS := 1
 
+# On a terminal pip shows what it downloads, elsewhere it is quiet.
+PIP := $(if $(CI),-qq,$(shell [ -t 2 ] && echo --progress-bar on || echo -qq)) --disable-pip-version-check --no-compile
+
 # $(call timed,NAME,COMMAND[,COMMAND]): runs one or two, the second also where the first has failed; says how long it took.
 timed = @echo "--- $(1)"; TIMEFORMAT="--- $(1): %0R s"; time { bad=; $(2) || bad=1; $(if $(3),$(3) || bad=1;) [ -z "$$bad" ]; }
 
-##@ The one command
-test: install  ## Everything CI runs: lint, types, layers, documentation, mutations, unit tests. Goes on after a failure, fails at the end
-	@$(MAKE) --keep-going lint types layers docs mutants unit
+##@ The two commands
+demo: $(LEAN)  ## Demonstrations, training, evaluation and report, from nothing, in minutes. FRESH=1 starts over
+	@env -u OMP_NUM_THREADS $(BIN)/python -m kedge demo $(if $(filter-out 0,$(FRESH)),--fresh)
+test: install  ## Everything CI runs, at its end the demo at small scale. Goes on after a failure, fails at the end
+	@$(MAKE) --keep-going lint types layers docs mutants unit wheel
 
 ##@ Its parts
 install: $(STAMP)  ## The virtual environment with all that the work needs; again when pyproject.toml or constraints.txt change
@@ -30,7 +36,9 @@ types: install  ## Types; strict on the kernel
 layers: install  ## Which room may import which
 	$(call timed,layers,$(BIN)/lint-imports --no-logo)
 unit: install  ## Unit tests, on JOBS cores
-	$(call timed,unit,$(BIN)/pytest -n $(JOBS))
+	$(call timed,unit,$(BIN)/pytest -n $(JOBS) --ignore tests/test_demo.py)
+wheel: install  ## The demo at small scale: from the built wheel, outside the source tree
+	$(call timed,wheel,$(BIN)/pytest --durations=0 tests/test_demo.py)
 docs: install  ## The documentation, warnings as errors, and its code blocks as tests
 	$(call timed,docs,$(BIN)/sphinx-build -q --no-color -W --keep-going -b html docs docs/_build/html,$(BIN)/pytest -p no:cacheprovider --durations=3 README.md docs)
 mutants: install  ## The mutations whose files changed since `make mutate`, and a sample of the rest
@@ -48,26 +56,40 @@ bench: install  ## The measurements; their results are kept in benchmarks/result
 format: install  ## Formats the code and repairs what the linter can repair
 	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
 clean:  ## Removes what the tools have built, not the virtual environment
-	@rm -rf build dist docs/_build docs/_drawn .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf build dist $(VENV).gone docs/_build docs/_drawn .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests tools docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 help:  ## This list
-	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: test install lint types layers unit docs mutants slow mutate bench format clean help
+.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench format clean help
 
-# `.installing` is there while pip runs: found at the start, it tells of an install that was killed, and what that left
-# cannot be trusted. A failure that pip reports has been rolled back, and is tried again on top of what is there.
+# The demo needs no tools of ours: its installation is the lean one. Where the full one is up to date it serves as well,
+# and on top of a lean one the full one adds what is missing.
 $(STAMP): pyproject.toml constraints.txt
-	@python=""; \
+	@$(call installed,.[$(EXTRAS)])
+	@touch $(LEAN) $@
+$(LEAN): pyproject.toml constraints.txt
+	@if [ $(STAMP) -nt pyproject.toml ] && [ $(STAMP) -nt constraints.txt ]; then touch $@; exit; fi; $(call installed,.)
+	@touch $@
+
+# `.installing` is there while anything is made or installed: found at the start, it tells of an install that was killed,
+# and what that left cannot be trusted. (It is moved away in one stroke, for removing it may be interrupted as well.) A
+# failure that pip reports has been rolled back, and is tried again on top of what is there.
+define installed
+	python=""; \
 	for name in $${PYTHON:-python3.11 python3 python3.12 python3.13}; do \
 	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$name"; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then echo "make: no Python >= 3.11 found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; fi; \
-	if [ -e $(VENV)/.installing ]; then echo "--- install: the last one was interrupted, starting over"; rm -rf $(VENV); fi; \
+	rm -rf $(VENV).gone; \
+	if [ -e $(VENV)/.installing ]; then echo "--- install: the last one was interrupted, starting over"; mv $(VENV) $(VENV).gone; fi; \
 	echo "--- install"; TIMEFORMAT="--- install: %0R s"; time { \
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(VENV); \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  if [ -e $(VENV) ]; then mv $(VENV) $(VENV).gone; fi; \
+	  mkdir $(VENV); touch $(VENV)/.installing; "$$python" -m venv $(VENV); \
+	fi; \
 	touch $(VENV)/.installing; \
-	$(BIN)/python -m pip install -qq --editable ".[$(EXTRAS)]" --constraint constraints.txt \
+	$(BIN)/python -m pip install $(PIP) --editable "$(1)" --constraint constraints.txt \
 	  || { rm -f $(VENV)/.installing; echo "make: pip failed; its message above says why" >&2; exit 1; }; \
-	rm -f $(VENV)/.installing; }; \
-	touch $@
+	rm -f $(VENV)/.installing; rm -rf $(VENV).gone; }
+endef

@@ -10,7 +10,6 @@ import statistics
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import jaxtyping
@@ -18,6 +17,7 @@ import pytest
 import torch
 
 import kedge
+from wheel import installed
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -136,13 +136,7 @@ def test_files_name_no_machine_and_no_registry() -> None:
 
 
 def test_wheel_works_outside_the_tree(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    site = tmp_path / "site"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
+    site = installed(tmp_path)
     inside = {path.relative_to(site / "kedge").as_posix() for path in (site / "kedge").rglob("*") if path.is_file()}
     source = ROOT / "src" / "kedge"
     assert inside == {p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file() and p.suffix != ".pyc"}
@@ -151,7 +145,8 @@ def test_wheel_works_outside_the_tree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["test", "lint", "types", "layers", "unit", "slow", "docs", "mutate", "bench", "clean", "help"]
+    "target",
+    ["demo", "test", "lint", "types", "layers", "unit", "wheel", "slow", "docs", "mutate", "bench", "clean", "help"],
 )
 def test_make_lists_its_targets(target: str) -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)

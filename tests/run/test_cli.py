@@ -5,48 +5,34 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import kedge
+from kedge.data import Trajectories
 from kedge.envs import Layout, Maze2D
+from kedge.envs.demonstrations import settings
 from kedge.errors import InputError
 from kedge.run import cli
+from kedge.run.commands import demo
 from kedge.run.commands.command import environment
 from kedge.run.commands.demo import start_over
-from kedge.run.commands.runs import evaluated, trained_steps
-from kedge.train import AdamW, Batches, CheckpointError, Part, Trainer
+from kedge.run.commands.runs import evaluated, identity, recipe_of, refuse_another, trained_steps
+from kedge.run.commands.train import short_episodes
+from kedge.run.recorded import recorded_layout, recorded_logs
+from kedge.train import CheckpointError, RefusedError
 from run.run_folder import Agent, Planner, write_evaluation, write_run, write_training
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """A recipe that trains a number, by the real trainer."""
-
-    steps: int = 3
-    """How many steps to train."""
-    rate: float = 0.1
-    """How fast."""
-
-    def train(self, logs: Any, run: Any, *, seed: int, device: Any, progress: Any, task: str | None) -> Tiny:
-        recipe = {"recipe": "FV", "fields": {"rate": self.rate}, "seed": seed, "task": task}
-        net = torch.nn.Linear(1, 1)
-        part = Part(net, lambda batch, tick: (net(batch).square().mean(1), {}), AdamW(lr=self.rate))
-        source = Batches(torch.ones(8, 1), 4)
-        Trainer([part], source, self.steps, run=run, seed=seed, recipe=recipe, progress=False).train()
-        return self
 
 
 class Loaded(Agent):
@@ -71,11 +57,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.fixture
-def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("kedge.recipes")
-    module.FV = Tiny  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "kedge.recipes", module)
-    monkeypatch.setattr(kedge, "recipes", module, raising=False)
+def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any run plans by script, so that none needs weights."""
     monkeypatch.setattr(kedge, "load", lambda folder: Loaded(Layout.of("umaze")), raising=False)
 
 
@@ -89,11 +72,11 @@ def test_help_lists_commands_flags_and_exit_codes(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["eval", "report", "compare", "data inspect", "demo", "train fv"])
-def test_every_command_has_the_common_flags_each_with_a_sentence(name: str, run: Run, recipes: None) -> None:
+def test_every_command_has_the_common_flags_each_with_a_sentence(name: str, run: Run) -> None:
     code, out, _ = run(*name.split(), "--help")
     assert code == 0
     plain = re.sub(r"[^\w\-.,:;'\s]", " ", re.sub(r"\x1b\[[\d;]*m", "", out))
-    flags = re.findall(r"(?m)^ {1,3}(--[a-z][\w-]*)(.*(?:\n {4,}\w.*)*)", plain)
+    flags = re.findall(r"(?m)^ {1,3}(--[a-z][\w-]*)(.*(?:\n {4,}[\w.].*)*)", plain)
     assert {"--seed", "--device", "--threads", "--out", "--json"} <= {flag for flag, _ in flags}
     assert [flag for flag, said in flags if len(said.split()) < 4] == []
 
@@ -133,7 +116,7 @@ def test_the_module_runs_as_a_program_and_hands_its_code_to_the_shell() -> None:
         (["compare", "."], "holds no evaluation"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(args: list[str], said: str, run: Run, recipes: None) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(args: list[str], said: str, run: Run) -> None:
     code, out, err = run(*args)
     assert (code, out) == (2, "")
     assert said in err
@@ -147,52 +130,200 @@ def test_bad_input_is_one_line_and_exit_code_2(args: list[str], said: str, run: 
 @pytest.mark.parametrize(
     "args", [["eval"], ["report"], ["train"], ["data"], ["demo", "--smal"], ["eval", "x", "--seed", "one"]]
 )
-def test_wrong_usage_is_exit_code_2(args: list[str], run: Run, recipes: None) -> None:
+def test_wrong_usage_is_exit_code_2(args: list[str], run: Run) -> None:
     code, out, err = run(*args)
     assert (code, out) == (2, "")
     assert err
 
 
-def test_train_takes_the_recipe_s_fields_as_flags_and_says_when_a_run_is_finished(run: Run, recipes: None) -> None:
-    code, out, _ = run("train", "fv", "--env", "maze2d-umaze", "--demonstrations", "200", "--steps", "4")
-    assert code == 0
-    assert out == "trained: runs/fv-umaze\nnext: kedge eval runs/fv-umaze\n"
-    assert trained_steps(Path("runs/fv-umaze")) == 4
-    code, out, _ = run("train", "fv", "--env", "maze2d-umaze", "--demonstrations", "200", "--steps", "4", "--json")
+TINY = ("--steps", "2", "--batch", "4", "--width", "8")
+MADE = ("--env", "maze2d-umaze", "--demonstrations", "3000", *TINY)
+
+
+def test_train_takes_the_recipe_s_fields_as_flags_and_says_when_a_run_is_finished(run: Run) -> None:
+    code, out, err = run("train", "fv", *MADE)
+    assert (code, out) == (0, "trained: runs/fv-umaze\nnext: kedge eval runs/fv-umaze\n"), err
+    assert trained_steps(Path("runs/fv-umaze")) == 2
+    told = json.loads(Path("runs/fv-umaze/recipe.json").read_text())
+    assert (told["recipe"], told["task"], told["fields"]["width"]) == ("FV", "maze2d-umaze", 8)
+    shutil.rmtree("cache")  # a finished run needs no data, so that none is made
+    code, out, _ = run("train", "fv", *MADE, "--json")
     assert (code, json.loads(out)["finished_before"]) == (0, True)
-    code, out, _ = run("train", "fv", "--env", "maze2d-umaze", "--demonstrations", "200", "--steps", "4")
-    assert out.startswith("runs/fv-umaze is finished: trained 4 of 4 steps.")
+    assert not Path("cache").exists()
+    code, out, _ = run("train", "fv", *MADE)
+    assert out.startswith("runs/fv-umaze is finished: trained 2 of 2 steps, nothing to do\n")
 
 
-def test_a_changed_recipe_in_a_run_s_folder_is_refused_with_the_fields_that_differ(run: Run, recipes: None) -> None:
-    args = ("train", "fv", "--env", "maze2d-umaze", "--demonstrations", "200", "--out", "mine")
-    assert run(*args)[0] == 0
-    code, out, err = run(*args, "--rate", "0.2", "--steps", "9")
+def test_a_changed_recipe_in_a_run_s_folder_is_refused_with_the_fields_that_differ_before_data_are_made(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_training(Path("mine"), "maze2d-umaze", rate=0.1)
+    there = {"recipe": "FV", "seed": 0, "task": "maze2d-umaze", "fields": asdict(kedge.recipes.FV(steps=5))}
+    Path("mine/recipe.json").write_text(json.dumps(there))
+    monkeypatch.setattr(Maze2D, "demonstrations", None)
+    args = ("train", "fv", "--env", "maze2d-umaze", "--out", "mine")
+    code, out, err = run(*args, "--rate", "0.25", "--steps", "9", "--seed", "2")
     assert (code, out) == (3, "")
-    assert "fields.rate: 0.1 there, 0.2 here" in err.splitlines()[-1]
-    assert trained_steps(Path("mine")) == 3
+    differ = "fields.rate: [^;]* there, 0.25 here; fields.steps: 5 there, 9 here; seed: 0 there, 2 here"
+    assert re.search(rf"{differ}\): choose another folder", err.splitlines()[-1])
+    assert run("train", "dv", "--env", "maze2d-umaze", "--out", "mine", "--json")[0] == 3
 
 
-def test_one_s_own_data_are_trained_on(run: Run, recipes: None) -> None:
-    columns = {
-        "observations": np.zeros((60, 4), "f4"),
-        "actions": np.zeros((60, 2), "f4"),
-        "rewards": np.ones(60, "f4"),
+def test_other_demonstrations_are_another_run(run: Run) -> None:
+    layout = Maze2D("umaze").layout
+    recipe = kedge.recipes.FV()
+    mine = identity(recipe, 0, "maze2d-umaze", settings(layout, 3000, 0))
+    Path("mine").mkdir()
+    Path("mine/recipe.json").write_text(json.dumps({**mine, "sizes": {"state": 4}}))
+    refuse_another(Path("mine"), mine)
+    with pytest.raises(RefusedError, match=r"settings.steps: 3000 there, 4000 here\)"):
+        refuse_another(Path("mine"), identity(recipe, 0, "maze2d-umaze", settings(layout, 4000, 0)))
+
+
+def test_seeds_of_training_share_their_demonstrations(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(Maze2D, "demonstrations", lambda self, **how: made.append(how["seed"]))
+    for seed in ("0", "7"):
+        run("train", "fv", *MADE, "--seed", seed)
+    run("train", "fv", *MADE, "--seed", "8", "--data-seed", "3")
+    assert made == [0, 0, 3]
+
+
+def columns(steps: int = 60, state: int = 4, action: int = 2, episode: int = 30) -> dict[str, np.ndarray]:
+    """Logs that would do for a small plan."""
+    rng = np.random.default_rng(0)
+    return {
+        "observations": rng.normal(size=(steps, state)).astype("f4"),
+        "actions": rng.uniform(-1, 1, (steps, action)).astype("f4"),
+        "rewards": (np.arange(steps) % episode > episode - 4).astype("f4"),
+        "ends": np.arange(episode, steps + 1, episode),
     }
-    np.savez("my.npz", **columns, ends=np.array([30, 60]))
-    code, out, err = run("train", "fv", "--data", "my.npz")
-    assert (code, out.splitlines()[0]) == (0, "trained: runs/fv-my"), err
+
+
+SHORT = ("--stride", "2", "--horizon", "8")
+
+
+def test_one_s_own_data_are_trained_on_and_found_again_for_the_rows_beside_a_score(run: Run) -> None:
+    np.savez("my.npz", **columns(600, episode=60))
+    code, out, err = run("train", "fv", "--data", "my.npz", "--env", "maze2d-umaze", *TINY, *SHORT, "--out", "mine")
+    assert (code, out.splitlines()[0]) == (0, "trained: mine"), err
+    assert isinstance(recorded_logs(Path("mine"), recipe_of(Path("mine"))), Trajectories)
+    np.savez("my.npz", **columns(540, episode=60))
+    assert (
+        recorded_logs(Path("mine"), recipe_of(Path("mine"))) == "the data that the run learned from have changed since"
+    )
     code, out, _ = run("data", "inspect", "my.npz", "--json")
-    assert (code, json.loads(out)["steps"]) == (0, 60)
+    assert (code, json.loads(out)["steps"]) == (0, 540)
     code, out, _ = run("data", "inspect", "my.npz")
-    assert re.search(r"(?m)^steps +60$", out)
+    assert re.search(r"(?m)^steps +540$", out)
 
 
-def test_eval_names_latched_and_raw_and_stores_the_rows_beside_them(run: Run, recipes: None) -> None:
+def broken(what: str) -> dict[str, np.ndarray]:
+    """Logs that nothing can be learned from."""
+    found = columns()
+    match what:
+        case "nan":
+            found["observations"][7, 1] = np.nan
+        case "flat":
+            found["observations"] = found["observations"][:, 0]
+        case "uneven":
+            found["actions"] = found["actions"][:-3]
+        case "odd":
+            found = columns(state=5)
+        case "three actions":
+            found = columns(action=3)
+        case "no rewards":
+            del found["rewards"]
+        case "never rewarded":
+            found["rewards"][:] = 0
+        case "no ends":
+            del found["ends"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("nan", "my.npz: observations holds 1 numbers that are infinite or nan, the first at step 7, dimension 1"),
+        ("flat", "my.npz: observations must be [N, S], a row of numbers for each step, got [60]"),
+        ("uneven", "my.npz: actions has 57 steps, but observations 60"),
+        ("odd", "even number of dimensions"),
+        ("three actions", "actions"),
+        ("no rewards", "the data carries none; add a column of rewards"),
+        ("never rewarded", "positive"),
+        ("no ends", "my.npz: nothing says where episodes end"),
+        ("short", "the longest episode of the data has 30 steps, less than two strides"),
+    ],
+)
+def test_data_that_nothing_can_be_learned_from_are_one_line_before_any_work(what: str, said: str, run: Run) -> None:
+    np.savez("my.npz", **broken(what))
+    flags = ("--stride", "16") if what == "short" else SHORT
+    code, out, err = run("train", "fv", "--data", "my.npz", *TINY, *flags)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert said in err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [
+        ("####\n#G O\n####", "has an open border at row 2 column 4; put a # there"),
+        ("#####\n#G#O#\n#####", "has no way to the goal from row 2 column 4"),
+        ("#####\n#OOO#\n#####", "has no goal; mark one free cell with G"),
+        ("#####\n#GX #\n#####", "row 2 column 3 is 'X'"),
+        ("#####\n#G#\n#####", "row 2 has 3 cells, row 1 has 5"),
+    ],
+)
+def test_a_maze_that_is_none_is_one_line(drawn: str, said: str, run: Run) -> None:
+    Path("my.txt").write_text(drawn)
+    for command in (("train", "fv"), ("demo",)):
+        code, out, err = run(*command, "--env", "my.txt")
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert "maze 'my'" in err
+        assert said in err
+
+
+def test_a_goal_in_a_wall_and_an_environment_that_does_not_fit_are_one_line(run: Run) -> None:
+    code, _, err = run("train", "fv", "--env", "maze2d-umaze", "--goal", "2", "1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the goal (2.0, 1.0) lies in the wall at row 3 column 2; move it" in err
+    np.savez("my.npz", **columns(state=6))
+    code, _, err = run("train", "fv", "--env", "maze2d-umaze", "--data", "my.npz")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "my.npz: the data have states of 6 and actions of 2 numbers, but maze2d-umaze has 4 and 2" in err
+    write_training(Path("mine"), "maze2d-umaze")
+    told = json.loads(Path("mine/recipe.json").read_text()) | {"sizes": {"state": 60, "action": 9}}
+    Path("mine/recipe.json").write_text(json.dumps(told))
+    code, _, err = run("eval", "mine")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "mine was trained on states of 60 and actions of 9 numbers, but maze2d-umaze has 4 and 2" in err
+
+
+def test_episodes_shorter_than_a_plan_are_said_to_be(run: Run) -> None:
+    np.savez("my.npz", **columns())
+    logs = kedge.data.open("my.npz")
+    note = short_episodes(kedge.recipes.FV(horizon=8, stride=5), logs)
+    assert note is not None
+    assert "the longest episode has 30 steps and a plan spans 36" in note
+    logs = Trajectories.of(**columns(72, episode=36))
+    assert short_episodes(kedge.recipes.FV(horizon=8, stride=5), logs) is None
+
+
+def test_a_goal_that_was_moved_is_found_again_in_the_recipe(tmp_path: Path) -> None:
+    for maze in (Maze2D("umaze", goal=(3.0, 1.0)), Maze2D("umaze", horizon=90), Maze2D("####/#GO#/####")):
+        told = {"task": maze.name, "data": {"provenance": {"settings": settings(maze.layout, 10, 0)}}}
+        found = recorded_layout(told)
+        assert found is not None
+        assert (f"maze2d-{found.name}", found.horizon, found.goal.tolist()) == (
+            maze.name, maze.horizon, maze.layout.goal.tolist()
+        )  # fmt: skip
+
+
+def test_eval_names_latched_and_raw_and_stores_the_rows_beside_them(run: Run, loaded: None) -> None:
     write_training(Path("mine"), "maze2d-umaze")
     code, out, _ = run("eval", "mine", "--episodes", "4")
     assert code == 0
-    for word in ("latched ", "raw ", "beside it: the data's controller, latched", "beside it: time-optimal, latched"):
+    for word in ("latched ", "raw ", "beside it: the data's controller, latched", "beside it: time-optimal (knows"):
         assert word in out
     best = json.loads(Path("mine/baselines/optimal/evaluation.json").read_text())["latched"]["score"]["mean"]
     own = json.loads(Path("mine/evaluation.json").read_text())["latched"]["score"]["mean"]
@@ -206,7 +337,7 @@ def test_eval_names_latched_and_raw_and_stores_the_rows_beside_them(run: Run, re
     assert {"latched", "raw"} <= set(found)
 
 
-def test_eval_needs_an_environment_that_the_run_does_not_name(run: Run, recipes: None) -> None:
+def test_eval_needs_an_environment_that_the_run_does_not_name(run: Run) -> None:
     write_training(Path("mine"), "")
     code, _, err = run("eval", "mine")
     assert code == 2
@@ -235,24 +366,34 @@ def test_report_is_written_and_its_place_is_said(run: Run) -> None:
     assert (found["report"], found["bytes"]) == ("there/page.html", Path("there/page.html").stat().st_size)
 
 
-def test_the_demo_goes_through_all_phases_and_does_none_twice(run: Run, recipes: None) -> None:
+def test_the_demo_goes_through_all_phases_and_does_none_twice(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"steps": 2, "batch": 4, "width": 8, "candidates": 3}
+    monkeypatch.setattr(demo, "SMALL", demo.Scale("maze2d-umaze", 4000, 3, fields))
     code, out, err = run("demo", "--small", "--out", "d", "--json")
     assert code == 0, err
     found = json.loads(out)
     assert list(found["phases"]) == ["demonstrations", "training", "evaluation", "report"]
     assert Path(found["report"]).read_text().startswith("<!DOCTYPE html>")
-    assert found["episodes"] == 10
-    evaluation = Path("d/evaluation.json").stat().st_mtime_ns
+    assert found["episodes"] == 3
+    assert list(found["beside"]) == ["controller", "nearest", "astar", "optimal"]
+    assert all(row["latched"] for row in found["beside"].values())
+    kept = ("evaluation.json", "weights.safetensors", *(f"baselines/{key}/evaluation.json" for key in found["beside"]))
+    before = {name: Path("d", name).stat().st_mtime_ns for name in kept}
+    shutil.rmtree("d/baselines/astar")  # as if it had been interrupted before
     code, out, err = run("demo", "--small", "--out", "d")
     assert code == 0
-    assert "training: already finished, 40 steps" in err
-    assert "evaluation: already finished, 10 starts" in err
-    assert Path("d/evaluation.json").stat().st_mtime_ns == evaluation
+    assert "training: already finished, 2 steps" in err
+    assert "beside it: A*" in err
+    assert "nearest" not in err
+    assert {name for name, when in before.items() if Path("d", name).stat().st_mtime_ns != when} == {
+        "baselines/astar/evaluation.json"
+    }
     assert re.search(r"score +[\d.-]+ latched", out)
     assert out.splitlines()[-1].split()[-1] == str(Path("d/report.html").resolve())
+    assert run("demo", "--small", "--out", "d", "--seed", "1")[0] == 3
 
 
-def test_fresh_starts_over_but_leaves_alone_what_is_no_demo(run: Run, recipes: None) -> None:
+def test_fresh_starts_over_but_leaves_alone_what_is_no_demo(run: Run) -> None:
     Path("precious").mkdir()
     (Path("precious") / "thesis.txt").write_text("all of it")
     code, _, err = run("demo", "--small", "--fresh", "--out", "precious")
@@ -268,13 +409,14 @@ def test_fresh_starts_over_but_leaves_alone_what_is_no_demo(run: Run, recipes: N
 def test_an_evaluation_is_done_again_after_more_training_or_for_other_starts(tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"")
-    (tmp_path / "evaluation.json").write_text(json.dumps({"episodes": 5, "seeds": [7, 11]}))
-    assert evaluated(tmp_path, 5, 7, weights)
-    assert not evaluated(tmp_path, 6, 7, weights)
-    assert not evaluated(tmp_path, 5, 8, weights)
+    (tmp_path / "evaluation.json").write_text(json.dumps({"task": "a", "episodes": 5, "seeds": [7, 11]}))
+    assert evaluated(tmp_path, "a", 5, 7, weights)
+    assert not evaluated(tmp_path, "b", 5, 7, weights)
+    assert not evaluated(tmp_path, "a", 6, 7, weights)
+    assert not evaluated(tmp_path, "a", 5, 8, weights)
     later = (tmp_path / "evaluation.json").stat().st_mtime_ns + 10
     os.utime(weights, ns=(later, later))
-    assert not evaluated(tmp_path, 5, 7, weights)
+    assert not evaluated(tmp_path, "a", 5, 7, weights)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +424,7 @@ def test_an_evaluation_is_done_again_after_more_training_or_for_other_starts(tmp
     [
         (InputError("this will not do"), 2, "kedge: this will not do\n"),
         (
-            CheckpointError("x belongs to another recipe (a: 1 there, 2 here): choose another folder"),
+            RefusedError("x belongs to another recipe (a: 1 there, 2 here): choose another folder"),
             3,
             "(a: 1 there, 2 here)",
         ),

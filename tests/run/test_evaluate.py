@@ -287,10 +287,12 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
 
 
 def test_bad_input_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^evaluate: episodes and batch must be 1 or more, got 0 and None$"):
+    with pytest.raises(InputError, match=r"^evaluate: episodes, batch and jobs must be 1 or more, got 0, 500 and 1$"):
         evaluate(Walker(), Line(), 0)
-    with pytest.raises(InputError, match="got 1 and 0"):
+    with pytest.raises(InputError, match=r"got 1, 0 and 1$"):
         evaluate(Walker(), Line(), 1, batch=0)
+    with pytest.raises(InputError, match=r"and 0$"):
+        evaluate(Walker(), Line(), 1, jobs=0)
     with pytest.raises(ValueError, match=r"^evaluate: the action at step 0 of the episode of seed 7 is not finite$"):
         evaluate(Walker(pace=np.nan), Line(), 2, first_seed=7)
     with pytest.raises(InputError, match=r"holds no evaluation .*: run `kedge eval "):

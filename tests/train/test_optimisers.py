@@ -84,3 +84,34 @@ def test_sharded_matrices_and_bad_rates_are_refused_in_one_line() -> None:
         Muon().build(module)
     with pytest.raises(ValueError, match=r"^AdamW: the learning rate must be positive, got 0.0$"):
         AdamW(lr=0.0)
+
+
+def test_muon_takes_a_kernel_as_the_matrix_of_its_first_axis_by_the_others():
+    torch.manual_seed(0)
+    conv, linear = nn.Conv1d(3, 4, 5, bias=False), nn.Linear(15, 4, bias=False)
+    linear.weight.data = conv.weight.detach().reshape(4, 15).clone()
+    (by_kernel,) = Muon(lr=0.1, convolutions=True).build(conv)
+    (by_matrix,) = Muon(lr=0.1).build(linear)
+    for _ in range(3):
+        gradient = torch.randn(4, 15)
+        conv.weight.grad, linear.weight.grad = gradient.reshape(4, 3, 5), gradient.clone()
+        by_kernel.step()
+        by_matrix.step()
+    assert torch.equal(conv.weight.detach().reshape(4, 15), linear.weight.detach())
+
+
+def test_muon_leaves_kernels_and_channelwise_kernels_to_adamw():
+    mixed = nn.Sequential(nn.Conv1d(4, 4, 3, bias=False), nn.Conv1d(4, 4, 3, groups=4, bias=False))
+    (adamw,) = Muon().build(mixed)
+    assert isinstance(adamw, torch.optim.AdamW)
+    muon, adamw = Muon(convolutions=True).build(mixed)
+    assert sum(len(g["params"]) for g in muon.param_groups) == 1
+    assert [p.shape for g in adamw.param_groups for p in g["params"]] == [(4, 1, 3)]
+
+
+def test_muon_says_when_a_kernels_memory_has_moved():
+    conv = nn.Conv1d(3, 4, 5, bias=False)
+    (muon,) = Muon(convolutions=True).build(conv)
+    conv.weight.data = conv.weight.data.clone()
+    with pytest.raises(RuntimeError, match=r"^Muon: a kernel's memory has moved"):
+        muon.step()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, final
+
+from torch import Tensor
 
 from kedge.denoise import Estimate, Estimator, Wrapped
 from kedge.elementary import Level
@@ -16,6 +19,12 @@ class Guide(ABC):
     @abstractmethod
     def __call__(self, inner: Estimator, x_t: Tree, t: Level, cond: Any) -> Estimate:
         """The changed estimate at x_t."""
+
+    def measured(self, undo: Callable[[Tensor], Tensor]) -> Guide:
+        """The same rule for a denoiser of normalised data, of which `undo` makes the data's own units. A rule that
+        speaks of those units overrides this; whoever normalises calls it.
+        """
+        return self
 
     @final
     def on(self, denoiser: Any) -> Wrapped:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from kedge.nets.convnet import ConvNet
 from kedge.nets.dit1d import DiT1D
-from kedge.nets.features import Fourier, Octaves
+from kedge.nets.features import Atlas, Fourier, Octaves
 from kedge.nets.half_unet1d import HalfUNet1D
 from kedge.nets.mlp import MLP
 from kedge.nets.unet1d import UNet1D
 
-__all__ = ["MLP", "ConvNet", "DiT1D", "Fourier", "HalfUNet1D", "Octaves", "UNet1D"]
+__all__ = ["MLP", "Atlas", "ConvNet", "DiT1D", "Fourier", "HalfUNet1D", "Octaves", "UNet1D"]

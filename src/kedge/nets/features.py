@@ -1,4 +1,4 @@
-"""Sines and cosines of a position, which let a small network read walls off it."""
+"""What lets a small network read walls off a position: its sines and cosines, and tables that learn what is where."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kedge.cond import Cond
 from kedge.nets.contract import check_input, check_sizes
@@ -53,27 +54,83 @@ class Octaves(nn.Module):
         return torch.cat([x, angle.sin(), angle.cos()], -1)
 
 
-class Fourier(nn.Module):
-    """A network that is given `Octaves` of its input as well. It is called as the network is, and returns the same.
+class Atlas(nn.Module):
+    """Appends learned features of a place: `[..., D] -> [..., D + extra]`, x itself first. For each of `cells` there is a
+    table of cells x cells vectors over [-reach, reach]^2, read between its entries by bilinear interpolation; beyond,
+    the edge goes on. What a convolution has to work out from sines again at every point, a table learns once for each
+    place.
 
-    The network reads `dim + octaves.extra` and writes `dim`. `Fourier.around` builds both:
+    Müller et al., "Instant neural graphics primitives with a multiresolution hash encoding", SIGGRAPH 2022, section 3,
+    with tables small enough to need no hashing.
+
+    dims:     the two dimensions of a place
+    channels: of each table
+    cells:    along a side, one table each
+    reach:    of the tables, in the units of what comes in
+    """
+
+    def __init__(
+        self,
+        dims: Sequence[int] = (0, 1),
+        channels: int = 32,
+        cells: Sequence[int] = (24, 48),
+        reach: float | int = 2.5,
+    ) -> None:
+        super().__init__()
+        check_sizes(
+            "Atlas", channels=channels, number_of_tables=len(cells), **{f"cells[{i}]": n for i, n in enumerate(cells)}
+        )
+        if len(dims) != 2:
+            raise ValueError(f"Atlas: a place has two dimensions, got {tuple(dims)}")
+        if not 0 < reach < math.inf:
+            raise ValueError(f"Atlas: reach must be positive, got {reach}")
+        self.dims, self.reach = tuple(dims), reach
+        self.extra = channels * len(cells)
+        """How many features are appended."""
+        self.tables = nn.ParameterList(nn.Parameter(0.1 * torch.randn(1, channels, n, n)) for n in cells)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., D]` to `[..., D + extra]`."""
+        place = (x[..., list(self.dims)] / self.reach).reshape(1, -1, 1, 2)
+        read = [_looked_up(table, place.to(table.dtype)).to(x).reshape(*x.shape[:-1], -1) for table in self.tables]
+        return torch.cat([x, *read], -1)
+
+
+def _looked_up(table: Tensor, place: Tensor) -> Tensor:
+    """`[n, channels]` at n places."""
+    return functional.grid_sample(table, place, padding_mode="border", align_corners=True)[0, :, :, 0].mT
+
+
+class Fourier(nn.Module):
+    """A network that is given `Octaves` of its input as well, and what an `Atlas` knows of it if there is one. It is
+    called as the network is, and returns the same.
+
+    The network reads `dim` and all that is appended, and writes `dim`. `Fourier.around` builds both:
 
         Fourier.around(UNet1D, 4, width=32)  # UNet1D(4 + 20, out=4, width=32), hearing (x, y) in five octaves
 
     net:    of `kedge.nets`, built with `out`
+    atlas:  learned features of places
     others: as of `Octaves`
     """
 
     def __init__(
-        self, net: nn.Module, dims: Sequence[int] = (0, 1), count: int = 5, longest: float | int = 4.0
+        self,
+        net: nn.Module,
+        dims: Sequence[int] = (0, 1),
+        count: int = 5,
+        longest: float | int = 4.0,
+        atlas: Atlas | None = None,
     ) -> None:
         super().__init__()
         self.octaves = Octaves(dims, count, longest)
+        self.atlas = atlas
         self.net = net
+        extra = self.octaves.extra + (atlas.extra if atlas else 0)
         reads, self.dim = (getattr(net, name, None) for name in ("dim", "out"))
-        if not isinstance(self.dim, int) or reads != self.dim + self.octaves.extra:
+        if not isinstance(self.dim, int) or reads != self.dim + extra:
             raise ValueError(
-                f"Fourier: {type(net).__name__} must read {self.octaves.extra} dimensions more than it writes, but "
+                f"Fourier: {type(net).__name__} must read {extra} dimensions more than it writes, but "
                 f"dim={reads} and out={self.dim}; Fourier.around builds the two so that they fit"
             )
         if max(self.octaves.dims) >= self.dim:
@@ -89,13 +146,15 @@ class Fourier(nn.Module):
         dims: Sequence[int] = (0, 1),
         count: int = 5,
         longest: float | int = 4.0,
+        atlas: Atlas | None = None,
         **options: object,
     ) -> Fourier:
         """A network of this kind with features around it: `kind(dim + extra, *sizes, out=dim, **options)`."""
-        extra = Octaves(dims, count, longest).extra
-        return cls(kind(dim + extra, *sizes, out=dim, **options), dims, count, longest)
+        extra = Octaves(dims, count, longest).extra + (atlas.extra if atlas else 0)
+        return cls(kind(dim + extra, *sizes, out=dim, **options), dims, count, longest, atlas)
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
         """Of x's shape."""
         check_input("Fourier", x, t, (*x.shape[1:-1], self.dim))
-        return self.net(self.octaves(x), t, cond)
+        lifted = self.octaves(x)
+        return self.net(lifted if self.atlas is None else self.atlas(lifted), t, cond)

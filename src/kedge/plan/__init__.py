@@ -7,13 +7,13 @@ from kedge.plan.follow import Chase, Follower, Invert, Paths
 from kedge.plan.judge import Judge
 from kedge.plan.nearest import NearestSegments
 from kedge.plan.plan import Plan
-from kedge.plan.planner import Planner
+from kedge.plan.planner import Nearby, Planner
 from kedge.plan.proposer import Proposer
 from kedge.plan.receding import Receding
 from kedge.plan.shortest import ShortestPath
 from kedge.plan.support import Support
 
 __all__ = [
-    "Agent", "Chase", "Follower", "Invert", "Judge", "NearestSegments", "Paths", "Plan", "Planner", "Proposer", "Receding",
+    "Agent", "Chase", "Follower", "Invert", "Judge", "Nearby", "NearestSegments", "Paths", "Plan", "Planner", "Proposer", "Receding",
     "ShortestPath", "Support",
 ]  # fmt: skip

@@ -43,6 +43,11 @@ class Agent:
     goal: Float[np.ndarray, " g"] | None = None
     name: str = "agent"
 
+    @property
+    def label(self) -> str:
+        """What an evaluation calls it."""
+        return self.name
+
     def plan(
         self,
         observation: Float[np.ndarray, "*b s"],
@@ -65,6 +70,11 @@ class Agent:
         count = self.candidates if candidates is None else candidates
         if count < 1:
             raise InputError(f"a plan is chosen among at least 1 candidate, got candidates={candidates}")
+        if goal is not None and not getattr(self.proposer, "heeds", False):
+            raise InputError(
+                f"{self.name} cannot be told a goal: its planner was never shown one; train it with goals=0.5, say, or "
+                "leave goal out"
+            )
         seeds = candidate_seeds(np.full(len(observations), seed), 0, count)
         return self.consider(observations, seeds, goal=goal, frames=frames)
 
@@ -80,11 +90,18 @@ class Agent:
         """Proposes and judges; `kept` is one more candidate each, the last in the plan."""
         if not np.isfinite(observations).all():
             raise InputError("cannot plan from an observation with a nan or an infinity in it")
+        width = len(self.judge.normaliser.shift)
+        if observations.shape[1:] != (width,):
+            raise InputError(
+                f"{self.name} plans from observations of {width} numbers, got {list(observations.shape[1:])}: "
+                "was it trained for another environment?"
+            )
         states = torch.from_numpy(observations).float()
         shots: Frames | None = [] if frames else None
-        found = self.proposer.propose(states, seeds, _goals(goal, len(observations)), shots)
-        if kept is not None:
-            found = torch.cat([found, torch.from_numpy(kept).to(found)[:, None]], 1)
+        rest = None if kept is None else torch.from_numpy(kept).float()
+        found = self.proposer.propose(states, seeds, _goals(goal, *observations.shape), rest, shots)
+        if rest is not None:
+            found = torch.cat([found, rest.to(found)[:, None]], 1)
         values = self.judge.values(found)
         best = self.judge.choose(found, values)
         return Plan(
@@ -107,13 +124,20 @@ class Agent:
         return replace(self, proposer=replace(self.proposer, guides=(*self.proposer.guides, *guides)))
 
 
-def _goals(goal: Any, count: int) -> Float[Tensor, "b g"] | None:
+def _goals(goal: Any, count: int, width: int) -> Float[Tensor, "b g"] | None:
+    """One for each of `count` situations, whose states have `width` numbers: a position and a velocity."""
     if goal is None:
         return None
     goals = torch.as_tensor(np.asarray(goal, dtype=float), dtype=torch.float32)
+    fits = goals.ndim in (1, 2) and width // 2 <= goals.shape[-1] <= width
+    if not fits or (goals.ndim == 2 and len(goals) not in (1, count)):
+        raise InputError(
+            f"a goal is {width // 2} to {width} numbers, one for all or one for each of {count} observations; "
+            f"got shape {list(goals.shape)}"
+        )
     if not bool(goals.isfinite().all()):
         raise InputError("a goal must be finite numbers")
-    return goals.expand(count, -1) if goals.ndim == 1 else goals
+    return goals.expand(count, -1)
 
 
 def _array(x: Tensor) -> np.ndarray:

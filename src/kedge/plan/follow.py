@@ -7,7 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
+from torch import Tensor
 
 
 class Paths:
@@ -51,8 +52,12 @@ class Paths:
 class Follower(Protocol):
     """Acts so as to stay on a path."""
 
-    def act(self, states: Float[np.ndarray, "n s"], paths: Paths) -> Float[np.ndarray, "n a"]:
-        """Actions for all episodes; the paths have been advanced to where these are."""
+    def act(
+        self, states: Float[np.ndarray, "n s"], paths: Paths, seeds: Int64[Tensor, " n"] | None = None
+    ) -> Float[np.ndarray, "n a"]:
+        """Actions for all episodes; the paths have been advanced to where these are. `seeds` are each episode's at this
+        step, for followers that draw.
+        """
         ...
 
 
@@ -69,8 +74,10 @@ class Chase:
     damping: float = 1.0
     limit: float = 1.0
 
-    def act(self, states: Float[np.ndarray, "n s"], paths: Paths) -> Float[np.ndarray, "n a"]:
-        """See `Follower`."""
+    def act(
+        self, states: Float[np.ndarray, "n s"], paths: Paths, seeds: Int64[Tensor, " n"] | None = None
+    ) -> Float[np.ndarray, "n a"]:
+        """See `Follower`; nothing is drawn."""
         d = states.shape[1] // 2
         x, v = states[:, :d], states[:, d:]
         return np.clip(self.gain * (paths.ahead(self.ahead)[:, :d] - x) - self.damping * v, -self.limit, self.limit)
@@ -80,14 +87,16 @@ class Chase:
 class Invert:
     """The action that, by learned inverse dynamics, leads from here to the point `ahead` steps further on the path.
 
-    dynamics: of `kedge.rl`: `act(state, following, offset, seeds) -> action`
+    dynamics: of `kedge.rl`: `act(state, following, offset, seeds=...) -> action`
     """
 
     dynamics: Any
     ahead: int = 15
 
     @torch.no_grad()
-    def act(self, states: Float[np.ndarray, "n s"], paths: Paths) -> Float[np.ndarray, "n a"]:
+    def act(
+        self, states: Float[np.ndarray, "n s"], paths: Paths, seeds: Int64[Tensor, " n"] | None = None
+    ) -> Float[np.ndarray, "n a"]:
         """See `Follower`."""
         here, there = (torch.from_numpy(s).float() for s in (states, paths.ahead(self.ahead)))
-        return np.asarray(self.dynamics.act(here, there, self.ahead), dtype=float)
+        return self.dynamics.act(here, there, self.ahead, seeds=seeds).double().cpu().numpy()

@@ -21,7 +21,7 @@ class Judge:
     next `near` segments has in the support; what lies further ahead is planned again before it is reached, and counts
     a `far`-th of that.
 
-    critic:     of normalised trajectories `[B, H, S] -> [B]`
+    critic:     of normalised trajectories `[B, H, S] -> [B]`; None likes all the same
     normaliser: of states
     support:    where the logs have been; None to ask the critic alone
     """
@@ -36,17 +36,24 @@ class Judge:
     @torch.no_grad()
     def values(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n"]:
         """What the critic says."""
-        flat = self.normaliser(states.flatten(0, 1))
+        if self.critic is None:
+            return states.new_zeros(states.shape[:2])
+        flat = self.normaliser(states.to(self.normaliser.shift).flatten(0, 1))
         return self.critic(flat).unflatten(0, states.shape[:2])
 
     def feasible(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n"]:
         """The share of each trajectory that lies in the support."""
-        return torch.ones(states.shape[:2]) if self.support is None else self.support.share(states).mean(-1)
+        return states.new_ones(states.shape[:2]) if self.support is None else self._inside(states).mean(-1)
 
     def choose(self, states: Float[Tensor, "b n h s"], values: Float[Tensor, "b n"]) -> Int64[Tensor, " b"]:
         """The best candidate of each."""
         if self.support is None:
             return values.argmax(1)
-        outside = 1 - self.support.share(states)
+        outside = 1 - self._inside(states).to(values)
         near, far = outside[..., : self.near].sum(-1), outside[..., self.near :].sum(-1)
         return (values - self.firmness * (near + self.far * far)).argmax(1)
+
+    def _inside(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n segments"]:
+        """Of each segment, the share that lies in the support."""
+        assert self.support is not None
+        return self.support.share(states.to(self.support.low))

@@ -32,7 +32,7 @@ class NearestSegments:
         count = len(segments.logs)
         starts = np.unique(np.linspace(0, count - 1, min(windows, count)).astype(np.int64))
         firsts = torch.from_numpy(np.array(segments.logs.observations[starts]))
-        return cls(segments, normaliser, starts, normaliser(firsts))
+        return cls(segments, normaliser, starts, normaliser(firsts.to(normaliser.shift)))
 
     @property
     def horizon(self) -> int:
@@ -49,14 +49,16 @@ class NearestSegments:
         states: Float[Tensor, "b s"],
         seeds: Int64[Tensor, "b n"],
         goal: Float[Tensor, "b g"] | None = None,
+        kept: Float[Tensor, "b h s"] | None = None,
         frames: Frames | None = None,
     ) -> Float[Tensor, "b n h s"]:
-        """The same for all seeds: there is nothing random in it. A goal is not heard; the critic decides."""
-        n = min(seeds.shape[1], len(self.starts))
-        here = self.normaliser(states)
-        found = torch.cat([torch.cdist(some, self.firsts).topk(n, largest=False).indices for some in here.split(64)])
-        windows = (
-            self.segments.at(self.starts[found.flatten().numpy()])["states"].unflatten(0, (len(states), n)).clone()
-        )
+        """The same for all seeds: there is nothing random in it. A goal is not heard; the critic decides. Of fewer
+        windows than candidates, the nearest come again.
+        """
+        n, there = seeds.shape[1], len(self.starts)
+        here = self.normaliser(states.to(self.firsts))
+        some = [torch.cdist(few, self.firsts).topk(min(n, there), largest=False).indices for few in here.split(64)]
+        found = torch.cat(some).cpu()[:, torch.arange(n) % there].flatten().numpy()
+        windows = self.segments.at(self.starts[found])["states"].unflatten(0, (len(states), n)).clone()
         windows[:, :, 0] = states[:, None]
         return windows

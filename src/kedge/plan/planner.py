@@ -11,14 +11,28 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from kedge.data import Normaliser
-from kedge.denoise import Estimator
+from kedge.denoise import Estimator, as_estimator
 from kedge.guide import Guide
 from kedge.noise import Noise
 from kedge.plan.proposer import Frames
+from kedge.tree import first_leaf
 from kedge.walk import Walk
 from kedge.walk.grids.levels import Grid
 from kedge.walk.hooks import Pin
 from kedge.walk.state import Hook, Solver, State, Step
+
+
+@dataclass(frozen=True)
+class Nearby:
+    """Candidates that are looked for near the plan that is being followed: it is noised to the first level of `grid`,
+    and denoised from there. What Diffuser calls a warm start (Janner et al., 2022, section 5.3), and what makes planning
+    again and again a search: the best of today is where tomorrow's search begins.
+
+    share: of the candidates; the others come from pure noise
+    """
+
+    grid: Grid
+    share: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +47,9 @@ class Planner:
     dim:         S
     temperature: of the noise that a walk begins with
     at_once:     trajectories in one call of the network: what the processor's caches hold
+    nearby:      candidates near the last plan, if any are wanted
     guides:      what pulls the denoiser, innermost first; each sees trajectories as the network does
+    heeds:       whether the denoiser knows what to do with a goal: one that was never shown an end does not
     """
 
     denoiser: Any
@@ -45,15 +61,17 @@ class Planner:
     dim: int
     temperature: float = 1.0
     at_once: int = 256
+    nearby: Nearby | None = None
     guides: Sequence[Guide] = ()
     hooks: Sequence[Hook] = ()
+    heeds: bool = True
 
     @property
     def guided(self) -> Estimator:
         """The denoiser with all that pulls it."""
-        denoiser = self.denoiser
+        denoiser = as_estimator(self.denoiser)
         for guide in self.guides:
-            denoiser = guide.on(denoiser)
+            denoiser = guide.measured(self.normaliser.undo).on(denoiser)
         return denoiser
 
     @torch.no_grad()
@@ -62,33 +80,56 @@ class Planner:
         states: Float[Tensor, "b s"],
         seeds: Int64[Tensor, "b n"],
         goal: Float[Tensor, "b g"] | None = None,
+        kept: Float[Tensor, "b h s"] | None = None,
         frames: Frames | None = None,
     ) -> Float[Tensor, "b n h s"]:
         """See `Proposer`."""
+        n = seeds.shape[1]
+        states = states.to(self.normaliser.shift)
+        near = 0 if kept is None or self.nearby is None else round(self.nearby.share * n)
+        found: list[Tensor] = []
+        if near and kept is not None:
+            found.append(self._denoised(states, seeds[:, :near], goal, kept.to(states), None))
+        if near < n:
+            found.append(self._denoised(states, seeds[:, near:], goal, None, frames))
+        return torch.cat(found, 1)
+
+    def _denoised(
+        self,
+        states: Float[Tensor, "b s"],
+        seeds: Int64[Tensor, "b n"],
+        goal: Float[Tensor, "b g"] | None,
+        kept: Float[Tensor, "b h s"] | None,
+        frames: Frames | None,
+    ) -> Float[Tensor, "b n h s"]:
+        """Candidates from noise, or from `kept` and some noise."""
         b, n = seeds.shape
-        device = self.normaliser.shift.device
-        mask, values = self._known(states.to(device), goal)
-        values = values.repeat_interleave(n, 0)
-        flat = seeds.to(device).flatten()
-        parts = []
+        mask, values = self._known(states, goal)
+        flat = seeds.to(states.device).flatten()
+        owner = torch.arange(b, device=states.device).repeat_interleave(n)
+        grid = self.grid if kept is None or self.nearby is None else self.nearby.grid
+        begun = None if kept is None else self.normaliser(kept)
+        parts: list[Tensor] = []
         shots: list[list[tuple[float, Tensor]]] = []
-        for some in torch.arange(b * n, device=device).split(self.at_once):
+        for some in torch.arange(b * n, device=states.device).split(self.at_once):
             watch = [Watch()] if frames is not None else []
-            walk = Walk(self.guided, self.solver, self.grid, [*self.hooks, Pin(mask, values[some]), *watch])
-            parts.append(walk.run(self._start(flat[some], walk), seeds=flat[some]).x)
+            walk = Walk(self.guided, self.solver, grid, [*self.hooks, Pin(mask, values[owner[some]]), *watch])
+            start = self._start(walk, flat[some], None if begun is None else begun[owner[some]])
+            parts.append(first_leaf(walk.run(start, seeds=flat[some]).x))
             shots += [shot.seen for shot in watch]
         if frames is not None:
             for level in zip(*shots, strict=True):
-                scale = level[0][0]
-                frames.append((scale, self._raw(torch.cat([estimate for _, estimate in level]), b, n)))
+                frames.append((level[0][0], self._raw(torch.cat([estimate for _, estimate in level]), b, n)))
         return self._raw(torch.cat(parts), b, n)
 
-    def _start(self, seeds: Int64[Tensor, " k"], walk: Walk) -> Tensor:
-        """Noise at the grid's first level: the spread there is that of noise and of (unit) data together."""
-        path = walk.path
-        shape = (len(seeds), self.horizon, len(self.normaliser.shift))
-        z = path.prior(shape, Noise.of(seeds, len(seeds), seeds.device), device=seeds.device)
-        return self.temperature * z
+    def _start(self, walk: Walk, seeds: Int64[Tensor, " k"], begun: Float[Tensor, "k h d"] | None) -> Tensor:
+        """Noise, or plans noised to the first level of the walk."""
+        noise = Noise.of(seeds, len(seeds), seeds.device)
+        if begun is None:
+            shape = (len(seeds), self.horizon, len(self.normaliser.shift))
+            return self.temperature * walk.path.prior(shape, noise, device=seeds.device)
+        first = walk.grid.levels(walk.path).rows()[0]
+        return walk.path.perturb(begun, first, walk.path.noise(begun, noise, -1))
 
     def _known(
         self, states: Float[Tensor, "b s"], goal: Float[Tensor, "b g"] | None

@@ -37,11 +37,13 @@ class Proposer(Protocol):
         states: Float[Tensor, "b s"],
         seeds: Int64[Tensor, "b n"],
         goal: Float[Tensor, "b g"] | None = None,
+        kept: Float[Tensor, "b h s"] | None = None,
         frames: Frames | None = None,
     ) -> Float[Tensor, "b n h s"]:
         """n candidates from each state, one for each seed; to `goal`, the first dimensions of a state, if there is one.
 
-        A proposer that has intermediate results to show appends (noise scale, estimate) to `frames`.
+        `kept` is what is left of the plans that are being followed: some candidates may be looked for near them. A
+        proposer that has intermediate results to show appends (noise scale, estimate) to `frames`.
         """
         ...
 

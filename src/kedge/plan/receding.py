@@ -15,6 +15,9 @@ from kedge.plan.proposer import candidate_seeds
 if TYPE_CHECKING:
     from kedge.plan.agent import Agent
 
+FOLLOWING = 0x466F6C6C6F77
+"""Sets the seeds of followers apart from those of plans."""
+
 
 class Receding:
     """An agent in many episodes at once: it plans for all that are still active, every `agent.replan` steps.
@@ -40,12 +43,15 @@ class Receding:
         """Plans if it is time to, and follows."""
         if self._paths is None:
             proposer = self.agent.proposer
-            self._paths = Paths(len(observations), proposer.horizon, proposer.stride, observations.shape[1])
+            count, width = observations.shape
+            places = tuple(range(max(width // 2, 1)))
+            self._paths = Paths(count, proposer.horizon, proposer.stride, width, places)
         self._paths.advance(observations)
         if self.step % self.agent.replan == 0 and active.any():
             self._plan(observations, active, self._paths)
+        seeds = candidate_seeds(self.seeds + FOLLOWING, self.step, 1)[:, 0]
         self.step += 1
-        return self.agent.follower.act(observations, self._paths)
+        return self.agent.follower.act(observations, self._paths, seeds)
 
     def _plan(self, observations: Float[np.ndarray, "n state"], active: Bool[np.ndarray, " n"], paths: Paths) -> None:
         who = np.flatnonzero(active)

@@ -10,7 +10,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from kedge.envs.layout import WALL_OFFSET, Layout
+from kedge.envs.model import TIMESTEP
 from kedge.envs.waypoints import Routes
+from kedge.errors import InputError
 from kedge.plan.proposer import Frames
 
 
@@ -40,6 +42,7 @@ class ShortestPath:
         states: Float[Tensor, "b s"],
         seeds: Int64[Tensor, "b n"],
         goal: Float[Tensor, "b g"] | None = None,
+        kept: Float[Tensor, "b h s"] | None = None,
         frames: Frames | None = None,
     ) -> Float[Tensor, "b n h s"]:
         """See `Proposer`; all candidates of a situation are the same one."""
@@ -49,13 +52,16 @@ class ShortestPath:
 
     def _plan(self, state: Float[np.ndarray, " s"]) -> Float[np.ndarray, "h s"]:
         """Points at equal distances along the way, then at rest at the goal."""
-        way = self._routes.cells(self.layout.cell_of(state[:2]), self.layout.cell)
+        here = self.layout.cell_of(state[:2])
+        if here not in self.layout.free:
+            raise InputError(f"{self.layout.title}: no way leads out of a wall, at ({state[0]:g}, {state[1]:g})")
+        way = self._routes.cells(here, self.layout.cell)
         cells = [np.asarray(cell, dtype=float) - WALL_OFFSET for cell in way[:-1]]
         corners = np.array([state[:2], *cells, self.layout.goal])
         lengths = np.linalg.norm(np.diff(corners, axis=0), axis=1)
         along = np.concatenate([[0.0], lengths.cumsum()])
         wanted = np.minimum(np.arange(self.horizon) * self.stride * self.speed, along[-1])
         points = np.stack([np.interp(wanted, along, corners[:, k]) for k in range(2)], 1)
-        velocities = np.gradient(points, axis=0) / (self.stride * 0.01)
+        velocities = np.gradient(points, axis=0) / (self.stride * TIMESTEP)
         velocities[0], velocities[-1] = state[2:], 0.0
         return np.concatenate([points, velocities], 1)

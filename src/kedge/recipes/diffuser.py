@@ -25,6 +25,7 @@ class Diffuser(Planning):
     actions: bool = True
     normalise: Literal["gaussian", "limits"] = "limits"
     goals: float = 0.5
+    aim: bool = True
     optimiser: Literal["muon", "adamw"] = "adamw"
     rate: float = 2e-4
     decay: Literal["linear", "cosine", "constant"] = "constant"
@@ -36,4 +37,7 @@ class Diffuser(Planning):
     candidates: int = 64
     support: float = 0.0
     keep: bool = False
+    nearby: float = 0.0
+    atlas: int = 0
+    mults: tuple[int, ...] = (1, 4, 8)
     ahead: int = 15

@@ -26,6 +26,8 @@ class DV(Planning):
     width: int = 256
     depth: int = 2
     octaves: int = 0
+    goals: float = 0.0
+    aim: bool = False
     optimiser: Literal["muon", "adamw"] = "adamw"
     rate: float = 2e-4
     hold: float = 0.0
@@ -38,6 +40,8 @@ class DV(Planning):
     candidates: int = 50
     support: float = 0.0
     keep: bool = False
+    nearby: float = 0.0
+    atlas: int = 0
     follow: Literal["chase", "inverse", "inverse-diffusion"] = "inverse-diffusion"
     ahead: int = 15
     replan: int = 1

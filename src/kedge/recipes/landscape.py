@@ -17,7 +17,7 @@ from kedge.tree import first_leaf
 LEVELS = 25
 """Noise scales at which the error is taken, evenly spaced in their logarithm over what training draws."""
 
-TIMES = 8
+TIMES = 6
 """How often during a run: after its first reading and then at steps that grow by an equal factor."""
 
 
@@ -40,7 +40,9 @@ class Landscape:
     def open(self, run: Path, step: int) -> None:
         """Begins, or goes on after `step`."""
         self.table.open(run, step)
-        self.done = sum(due <= step for due in self.due) if step else 0
+        rows = self.table.path.read_text(encoding="utf-8").splitlines()[1:]
+        last = int(rows[-1].partition(",")[0]) if rows else 0
+        self.done = sum(due <= last for due in self.due)
 
     def write(self, step: int, row: Mapping[str, float]) -> None:
         """Measures, if it is time to."""

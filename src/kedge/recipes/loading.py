@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kedge.data import Normaliser
 from kedge.errors import InputError
 from kedge.plan import Agent, Support
-from kedge.recipes.networks import Sizes, build
+from kedge.recipes.networks import Models, Sizes, build
 from kedge.recipes.training import MEASURED
-from kedge.train import load_weights
+from kedge.train import CheckpointError, load_weights
 
 
 def load(run: Path | str, device: torch.device | str | None = None) -> Agent:
@@ -23,25 +24,32 @@ def load(run: Path | str, device: torch.device | str | None = None) -> Agent:
     recipe = _recipe(told, folder)
     try:
         measured, weights = load_weights(folder / MEASURED), load_weights(folder / "weights.safetensors")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: its weights cannot be read ({error}); train it again") from None
-    models = build(
-        recipe,
-        Sizes(**told["sizes"]),
-        _normaliser(measured, "scale"),
-        _normaliser(measured, "normaliser"),
-        _support(measured),
-    )
+    except CheckpointError as error:
+        raise InputError(f"{folder} has no weights that can be read ({error}); train it first") from None
+    try:
+        models = _models(recipe, told, measured, weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"{folder}: its weights are not those of its recipe ({why}); train it again") from None
+    trained = models.trained()
+    for module in (*trained.values(), models.scale, models.normaliser, models.support):
+        if module is not None and device is not None:
+            module.to(device)
+    goal = measured["goal"].numpy() if "goal" in measured and recipe.aims else None
+    return recipe.agent(models, goal)
+
+
+def _models(recipe: Any, told: dict[str, Any], measured: dict[str, Tensor], weights: dict[str, Tensor]) -> Models:
+    """All networks with their weights. The caller's random numbers go on as if none had been built."""
+    scale, normaliser = _normaliser(measured, "scale"), _normaliser(measured, "normaliser")
+    with torch.random.fork_rng(devices=[]):
+        models = build(recipe, Sizes(**told["sizes"]), scale, normaliser, _support(measured))
     trained = models.trained()
     for name, module in trained.items():
         prefix = f"{name}." if len(trained) > 1 else ""
         module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
         module.eval().requires_grad_(False)
-    for module in (*trained.values(), models.scale, models.normaliser, models.support):
-        if module is not None and device is not None:
-            module.to(device)
-    goal = measured["goal"].numpy() if "goal" in measured and (recipe.goals or recipe.actions) else None
-    return recipe.agent(models, goal)
+    return models
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -60,18 +68,18 @@ def _recipe(told: dict[str, Any], folder: Path) -> Any:
     kind = getattr(recipes, str(told.get("recipe")), None)
     if not isinstance(kind, type):
         raise InputError(f"{folder} was trained by {told.get('recipe')!r}, which is no recipe of this version of kedge")
-    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in told["fields"].items()}
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in told.get("fields", {}).items()}
     try:
         return kind(**fields)
-    except TypeError as error:
+    except (TypeError, InputError) as error:
         raise InputError(f"{folder} was trained by another version of {kind.__name__} ({error})") from None
 
 
-def _normaliser(measured: dict[str, torch.Tensor], name: str) -> Normaliser:
+def _normaliser(measured: dict[str, Tensor], name: str) -> Normaliser:
     return Normaliser(measured[f"{name}.shift"], measured[f"{name}.scale"])
 
 
-def _support(measured: dict[str, torch.Tensor]) -> Support | None:
+def _support(measured: dict[str, Tensor]) -> Support | None:
     if "support.visited" not in measured:
         return None
     return Support(measured["support.visited"], measured["support.low"], float(measured["support.size"]))

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from kedge.data import Normaliser
 from kedge.denoise import Denoiser
+from kedge.errors import InputError
 from kedge.fit import DenoisingLoss, Example, Proposal, Weighting, proposals, weightings
-from kedge.nets import ConvNet, DiT1D, Fourier, HalfUNet1D, Octaves, UNet1D
+from kedge.nets import Atlas, ConvNet, DiT1D, Fourier, HalfUNet1D, Octaves, UNet1D
 from kedge.paths import Cosine, Trig, VariancePreserving
 from kedge.paths.gaussian import GaussianPath
 from kedge.plan import Support
@@ -61,16 +62,11 @@ class Models(NamedTuple):
 
 def build(recipe: Planning, sizes: Sizes, scale: Normaliser, normaliser: Normaliser, support: Support | None) -> Models:
     """Fresh networks; their weights follow from torch's generator."""
-    return Models(
-        sizes,
-        planner(recipe, sizes),
-        critic(recipe, sizes),
-        value(recipe, sizes),
-        inverse(recipe, sizes),
-        scale,
-        normaliser,
-        support,
-    )
+    try:
+        made = planner(recipe, sizes), critic(recipe, sizes), value(recipe, sizes), inverse(recipe, sizes)
+    except ValueError as error:  # a network refuses its sizes
+        raise InputError(f"{type(recipe).__name__}: {error}") from None
+    return Models(sizes, *made, scale, normaliser, support)
 
 
 def path_of(recipe: Planning) -> GaussianPath:
@@ -116,7 +112,8 @@ def network(recipe: Planning, width: int) -> nn.Module:
     kind, sizes = kinds[recipe.net]
     if not recipe.octaves:
         return kind(width, **sizes)
-    return Fourier.around(kind, width, count=recipe.octaves, **sizes)
+    atlas = Atlas(channels=recipe.atlas) if recipe.atlas else None
+    return Fourier.around(kind, width, count=recipe.octaves, atlas=atlas, **sizes)
 
 
 def planner(recipe: Planning, sizes: Sizes) -> DenoisingLoss:
@@ -156,9 +153,9 @@ def critic(recipe: Planning, sizes: Sizes) -> ValueLoss | None:
     return ValueLoss(net, Discounted(recipe.discount), read=whole)
 
 
-def whole(batch: Batch) -> Tensor:
+def whole(batch: Batch, actions: bool = False) -> Tensor:
     """The windows that end as the data did, for a critic."""
-    return batch["whole"]
+    return torch.cat([batch["whole"], batch["whole actions"]], -1) if actions else batch["whole"]
 
 
 def value(recipe: Planning, sizes: Sizes) -> NoisyValueLoss | None:
@@ -171,16 +168,17 @@ def value(recipe: Planning, sizes: Sizes) -> NoisyValueLoss | None:
     told[0, : sizes.state] = True
     target = Discounted(recipe.discount)
     return NoisyValueLoss(
-        NoisyValue(net, path_of(recipe)), target, known=told, read=lambda batch: plans(batch, recipe.actions)
+        NoisyValue(net, path_of(recipe)), target, known=told, read=lambda batch: whole(batch, recipe.actions)
     )
 
 
 def inverse(recipe: Planning, sizes: Sizes) -> Any:
     """What action leads from a state to a later one."""
+    places = tuple(range(sizes.state // 2))
     match recipe.follow:
         case "inverse":
-            return InverseMLP(sizes.state, sizes.action, longest=recipe.stride)
+            return InverseMLP(sizes.state, sizes.action, longest=recipe.stride, relative=places)
         case "inverse-diffusion":
-            return InverseDiffusion(sizes.state, sizes.action, longest=recipe.stride)
+            return InverseDiffusion(sizes.state, sizes.action, longest=recipe.stride, relative=places)
         case _:
             return None

@@ -12,7 +12,8 @@ from jaxtyping import Float
 
 from kedge.data import Trajectories
 from kedge.guide import Gradient
-from kedge.plan import Agent, Chase, Follower, Invert, Judge, Planner
+from kedge.plan import Agent, Chase, Follower, Invert, Judge, Nearby, Planner
+from kedge.recipes.fields import check_fields
 from kedge.recipes.networks import Models
 from kedge.recipes.training import Training
 from kedge.train import AdamW, Muon, OptimiserSpec, Part, Shadow
@@ -26,7 +27,7 @@ from kedge.walk.state import Solver
 class Planning:
     """A planner of state trajectories with a critic and a follower, all trained together on logged behaviour."""
 
-    steps: int = 5000
+    steps: int = 3000
     """Training steps; the learning rate falls to zero at the last one."""
     batch: int = 64
     """Windows in a batch."""
@@ -57,21 +58,25 @@ class Planning:
     """The denoiser's network: a temporal U-Net, a transformer, or a plain convolutional net."""
     width: int = 32
     """Channels of the network."""
-    mults: tuple[int, ...] = (1, 2, 2, 2)
+    mults: tuple[int, ...] = (1, 2)
     """The U-Net's channels at each resolution, over `width`."""
     depth: int = 2
     """Blocks of the transformer."""
     octaves: int = 4
     """Periods of the sines and cosines of the position that the networks hear; 0 for none."""
+    atlas: int = 32
+    """Channels of the tables in which the denoiser learns what is where; 0 for none."""
     actions: bool = False
     """Whether plans hold actions too."""
     normalise: Literal["gaussian", "limits"] = "gaussian"
     """Plans have unit variance, or lie in [-1, 1]."""
-    goals: float = 0.0
+    goals: float = 0.25
     """Share of windows that end at a state which the planner is told: it learns to plan to a goal."""
+    aim: bool = True
+    """Whether, when it acts, it plans to the place where the logs earned rewards; otherwise the critic alone decides."""
     optimiser: Literal["muon", "adamw"] = "muon"
-    """The planner's optimiser."""
-    rate: float = 2e-3
+    """The planner's optimiser; Muon takes the kernels of convolutions as matrices."""
+    rate: float = 8e-3
     """The planner's learning rate."""
     hold: float = 0.3
     """Share of the steps at the full rate, before it falls."""
@@ -107,15 +112,24 @@ class Planning:
     """Candidates that leave the places where logged behaviour has been are set back: the size of a place; 0 for no such
     filter."""
     firmness: float = 1.0
-    """How far they are set back."""
+    """How far they are set back for the first few segments, which are followed before the next plan."""
+    far: float = 0.03
+    """... and for those further ahead, as a share of that."""
     keep: bool = True
     """Whether what is left of the last plan is one more candidate."""
+    nearby: float = 0.5
+    """Share of the candidates that are looked for near the last plan: it is noised, and denoised again."""
+    nearby_scale: float = 2.0
+    """How much it is noised."""
     follow: Literal["chase", "inverse", "inverse-diffusion"] = "chase"
     """How a plan becomes actions: P-D control towards a point ahead, or learned inverse dynamics."""
     ahead: int = 30
     """Steps by which that point is ahead."""
     replan: int = 15
     """Steps from one plan to the next."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def train(
         self,
@@ -151,10 +165,12 @@ class Planning:
             solver=self.stepping(),
             grid=self.levels(),
             dim=models.sizes.state,
+            nearby=self.around(),
             guides=() if models.value is None else (Gradient(models.value.value, self.guidance),),
+            heeds=self.goals > 0,
         )
         critic = None if models.critic is None else models.critic.net
-        judge = Judge(critic, models.scale, models.support, self.firmness)
+        judge = Judge(critic, models.scale, models.support, self.firmness, far=self.far)
         return Agent(
             proposer=planner,
             judge=judge,
@@ -182,12 +198,25 @@ class Planning:
             return Uniform(self.evaluations)
         return Rho(self.evaluations, self.rho, self.scale_min, self.scale_max)
 
+    @property
+    def aims(self) -> bool:
+        """Whether it plans to the rewarded place when it acts: only a planner that was shown goals can."""
+        return self.aim and self.goals > 0
+
+    def around(self) -> Nearby | None:
+        """How candidates near the last plan are found: half of the evaluations, rounded up, from less noise."""
+        if not (self.keep and self.nearby) or self.actions:
+            return None
+        return Nearby(Rho(-(-self.evaluations // 2), self.rho or 3.0, self.scale_min, self.nearby_scale), self.nearby)
+
     def optimisers(self) -> dict[str, OptimiserSpec]:
         """Of each part."""
         hold = int(self.hold * self.steps)
-        kind = Muon if self.optimiser == "muon" else AdamW
-        mine = kind(self.rate, warmup=min(100, self.steps // 10), hold=hold, decay=self.decay)
-        other = AdamW(self.critic_rate, warmup=min(100, self.steps // 10), decay="cosine")
+        warmup = min(100, self.steps // 10)
+        mine: OptimiserSpec = AdamW(self.rate, warmup=warmup, hold=hold, decay=self.decay)
+        if self.optimiser == "muon":
+            mine = Muon(self.rate, warmup=warmup, hold=hold, decay=self.decay, convolutions=True)
+        other = AdamW(self.critic_rate, warmup=warmup, decay="cosine")
         return {"planner": mine, "critic": other, "value": other, "inverse": other}
 
     def parts(self, models: Models) -> list[Part]:

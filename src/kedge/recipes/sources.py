@@ -15,8 +15,8 @@ class Plans:
     """Windows of the logs; a share of them end where hindsight says, and say so in "told": to these the planner is
     shown the end. With `pairs`, what inverse dynamics learns from comes along.
 
-    What the critic learns from are windows that end where the data left the goal, so the share of those that end
-    elsewhere is drawn anew beside them: "states" are the planner's, "whole" the critic's.
+    What critics learn from are windows that end where the data left the goal, so the share of those that end elsewhere
+    is drawn anew beside them: "states" and "actions" are the planner's, "whole" and "whole actions" the critics'.
     """
 
     def __init__(self, windows: Segments, told: Segments | None, share: float, pairs: Pairs | None) -> None:
@@ -27,6 +27,8 @@ class Plans:
         batch = self.windows.next(tick)
         count = len(batch["states"])
         batch["whole"] = batch["states"]
+        if "actions" in batch:
+            batch["whole actions"] = batch["actions"]
         batch["told"] = torch.zeros(count, dtype=torch.bool, device=batch["states"].device)
         if self.told is not None:
             some = round(self.share * count)

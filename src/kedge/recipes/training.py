@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,9 @@ from kedge.data import Normaliser, Pairs, Segments, Trajectories
 from kedge.errors import InputError
 from kedge.plan import Agent, Support
 from kedge.recipes.landscape import Landscape
-from kedge.recipes.networks import Models, Sizes, build
+from kedge.recipes.networks import Sizes, build
 from kedge.recipes.sources import Plans
-from kedge.train import Trainer, save_weights
+from kedge.train import Sink, Tick, Trainer, save_weights
 
 if TYPE_CHECKING:
     from kedge.recipes.planning import Planning
@@ -44,16 +45,16 @@ class Training:
     ) -> None:
         check_logs(recipe, logs)
         self.recipe, self.run = recipe, None if run is None else Path(run)
-        seen, held_out = logs.split(1 - HELD_OUT)
+        seen, held_out = divided(recipe, logs)
         sizes = Sizes(logs.dimensions.observation, logs.dimensions.action)
         scale, normaliser = scales(recipe, seen)
         support = Support.fit(seen, recipe.support) if recipe.support else None
         self.goal = rewarded_place(seen)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU, wherever they go
+            torch.default_generator.manual_seed(seed)
             self.models = build(recipe, sizes, scale, normaliser, support)
         source = self._source(seen, normaliser)
-        windows = self._windows(held_out, normaliser, "reward", batch=512)
+        self._standardise(source)
         self.trainer = Trainer(
             recipe.parts(self.models),
             source,
@@ -63,19 +64,19 @@ class Training:
             recipe=self._described(logs, seed, task),
             device=device,
             progress=progress,
-            sinks=[] if self.run is None else [Landscape(self.models.planner, windows, recipe.steps)],
+            sinks=self._sinks(held_out, normaliser),
         )
-        self._standardise(source)
         self._keep()
 
     def agent(self) -> Agent:
-        """What acts, with the averaged weights as they are now."""
-        averaged = {
-            name: updater.part.weights() for name, updater in zip(self._names, self.trainer.updaters, strict=True)
-        }
-        models: Models = self.models._replace(**{name: module.eval() for name, module in averaged.items()})
-        goal = self.goal if self.recipe.goals or self.recipe.actions else None
-        return self.recipe.agent(models, goal)
+        """What acts, with the averaged weights as they are now: a copy, where the training ran."""
+        updaters = zip(self._names, self.trainer.updaters, strict=True)
+        parts = {name: updater.part.weights() for name, updater in updaters}
+        measured = {name: getattr(self.models, name) for name in ("scale", "normaliser", "support")}
+        copies = {name: deepcopy(module) for name, module in (parts | measured).items() if module is not None}
+        for module in copies.values():
+            module.to(self.trainer.device).eval().requires_grad_(False)
+        return self.recipe.agent(self.models._replace(**copies), self.goal if self.recipe.aims else None)
 
     @property
     def _names(self) -> list[str]:
@@ -97,20 +98,28 @@ class Training:
             seed=seed,
         )
 
+    def _sinks(self, held_out: Trajectories | None, normaliser: Normaliser) -> list[Sink]:
+        """The error on what was held out, if that is enough to look at and there is a folder to keep it in."""
+        if self.run is None or held_out is None:
+            return []
+        until = "reward" if any((chunk["rewards"] > 0).any() for chunk in held_out.chunks()) else "episode"
+        windows = self._windows(held_out, normaliser, until, batch=128)
+        return [Landscape(self.models.planner, windows, self.recipe.steps)]
+
     def _source(self, logs: Trajectories, normaliser: Normaliser) -> Plans:
         recipe = self.recipe
         windows = self._windows(logs, normaliser, "reward", recipe.batch)
         told = self._windows(logs, normaliser, "random", recipe.batch, seed=1) if recipe.goals else None
         pairs = None
         if self.models.inverse is not None:
-            pairs = Pairs(logs, (1, recipe.stride), recipe.batch, relative=(0, 1), seed=2)
+            pairs = Pairs(logs, (1, recipe.stride), recipe.batch, relative=places(logs), seed=2)
         return Plans(windows, told, recipe.goals, pairs)
 
     def _standardise(self, source: Plans) -> None:
+        """Tells inverse dynamics the scale of what it hears; before a part copies it."""
         if source.pairs is not None:
-            wide = Pairs(source.pairs.logs, (1, self.recipe.stride), 4096, relative=(0, 1), seed=3)
-            from kedge.train import Tick
-
+            pairs = source.pairs
+            wide = Pairs(pairs.logs, (pairs.low, pairs.high), 4096, relative=pairs.relative, seed=3)
             self.models.inverse.standardise(wide.next(Tick(0, 0)))
 
     def _described(self, logs: Trajectories, seed: int, task: str | None) -> dict[str, Any]:
@@ -140,16 +149,42 @@ class Training:
 
 def check_logs(recipe: Planning, logs: Trajectories) -> None:
     """One line before any long work, where the data does not fit."""
+    name = type(recipe).__name__
     if not logs.rewarded:
         raise InputError(
-            f"{type(recipe).__name__} learns what plans are worth from rewards, and the data carries none; "
-            "add a column of rewards"
+            f"{name} learns what plans are worth from rewards, and the data carries none; add a column of rewards"
         )
-    if logs.dimensions.observation % 2:
+    if logs.dimensions.observation % 2 or logs.dimensions.observation < 4:
         raise InputError(
-            f"{type(recipe).__name__} plans for states of a position and its velocity, so of an even number of "
-            f"dimensions; the data has {logs.dimensions.observation}"
+            f"{name} plans for states of a position in the plane (or in space) and its velocity, so of an even number "
+            f"of dimensions, 4 at least; the data has {logs.dimensions.observation}"
         )
+    if recipe.follow == "chase" and logs.dimensions.action != logs.dimensions.observation // 2:
+        raise InputError(
+            f"{name} pushes along each axis of the position, {logs.dimensions.observation // 2} in all, and the actions "
+            f'of the data have {logs.dimensions.action} dimensions; take follow="inverse"'
+        )
+    longest = int(logs.lengths.max())
+    if longest < 2 * recipe.stride:
+        raise InputError(
+            f"{name} plans {recipe.horizon} points {recipe.stride} steps apart, and the longest episode of the data has "
+            f"{longest} steps, less than two strides: take a smaller stride, or longer episodes"
+        )
+    if not any((chunk["rewards"] > 0).any() for chunk in divided(recipe, logs)[0].chunks()):
+        raise InputError(
+            f"{name} learns what plans are worth from rewards, and no step of the data that it learns from earned a "
+            "positive one"
+        )
+
+
+def divided(recipe: Planning, logs: Trajectories) -> tuple[Trajectories, Trajectories | None]:
+    """What is learned from, and what is held out; nothing, where the data is so little that no window would fit in."""
+    cut = round((1 - HELD_OUT) * len(logs))
+    if 0 < cut < len(logs):
+        seen, rest = logs.split(1 - HELD_OUT)
+        if min(seen.lengths.max(), rest.lengths.max()) >= 2 * recipe.stride:
+            return seen, rest
+    return logs, None
 
 
 def scales(recipe: Planning, logs: Trajectories) -> tuple[Normaliser, Normaliser]:
@@ -164,6 +199,11 @@ def scales(recipe: Planning, logs: Trajectories) -> tuple[Normaliser, Normaliser
     return states, both
 
 
+def places(logs: Trajectories) -> tuple[int, ...]:
+    """The positions: the first half of a state."""
+    return tuple(range(logs.dimensions.observation // 2))
+
+
 def rest_dims(logs: Trajectories) -> tuple[int, ...]:
     """The velocities: the second half of a state."""
     d = logs.dimensions.observation // 2
@@ -171,11 +211,12 @@ def rest_dims(logs: Trajectories) -> tuple[int, ...]:
 
 
 def rewarded_place(logs: Trajectories) -> Float[np.ndarray, " g"] | None:
-    """Where rewards were earned: the mean position of the rewarded steps."""
+    """Where rewards were earned: the mean position of the rewarded steps. None where they were earned all over: with a
+    spread of more than half of that of all positions, along some axis.
+    """
     d = logs.dimensions.observation // 2
-    total, count = np.zeros(d), 0
-    for chunk in logs.chunks():
-        found = chunk["rewards"] > 0
-        total += chunk["observations"][found, :d].sum(0, dtype=float)
-        count += int(found.sum())
-    return (total / count).astype(np.float64) if count else None
+    earned = [chunk["observations"][chunk["rewards"] > 0, :d] for chunk in logs.chunks()]
+    places = np.concatenate(earned).astype(np.float64)
+    if not len(places) or (places.std(0) > 0.5 * np.std(logs.observations[:, :d], axis=0, dtype=float)).any():
+        return None
+    return places.mean(0)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kedge.data import Segments, Trajectories
+from kedge.envs import Layout
 from kedge.exact.time_optimal import TimeOptimal
+from kedge.plan import Agent, NearestSegments, ShortestPath
+from kedge.recipes.training import rest_dims
 from kedge.run.evaluate import evaluate
 from kedge.run.provenance import provenance
 from kedge.run.scores import Scores
@@ -19,45 +23,131 @@ from kedge.run.statistics import interval
 FOLDER = "baselines"
 """Where in a run's folder the rows are kept."""
 
+Logs = Callable[[], Trajectories | str]
+"""What the run learned from; a sentence where it is not to be had."""
+
 
 @dataclass(frozen=True)
 class Known:
-    """What a row's controller may be made of."""
+    """What a row's controller may be made of. `logs` are read where they are asked for."""
 
     task: Any
     agent: Any
+    logs: Logs
 
 
-Make = Callable[[Known], Any]
+@dataclass(frozen=True)
+class Maker:
+    """A row: what it is called and what makes its controller, or says why it cannot be made.
 
-ROWS: dict[str, tuple[str, Make]] = {
-    "controller": ("the data's controller", lambda known: known.task.controller()),
+    `ours` is true of rows in which the run's own critic and follower act: they change with its weights. `heavy` is true
+    of those that several processes are to share.
+    """
+
+    label: str
+    make: Callable[[Known], Any]
+    ours: bool = True
+    heavy: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found, or why it was not."""
+
+    key: str
+    label: str
+    said: str
+    latched: dict[str, Any] | None = None
+
+    @property
+    def line(self) -> str:
+        """For a terminal."""
+        return f"beside it: {self.label}, {self.said}"
+
+    def json(self) -> dict[str, Any]:
+        """For machines."""
+        return {"label": self.label, "latched": self.latched} | ({} if self.latched else {"missing": self.said})
+
+
+def nearest(known: Known) -> Any:
+    """The run's agent with another source of candidates: the logged windows that began nearest to where it is."""
+    logs = known.logs() if isinstance(known.agent, Agent) else "the run plans in another way"
+    if isinstance(logs, str):
+        return logs
+    proposer = known.agent.proposer
+    until = "reward" if any((chunk["rewards"] > 0).any() for chunk in logs.chunks()) else "episode"
+    windows = Segments(
+        logs, proposer.horizon, proposer.stride, 1, until=until, rest=rest_dims(logs), fields=["states"]
+    )  # fmt: skip
+    return replace(known.agent, proposer=NearestSegments.of(windows, known.agent.judge.normaliser), name="nearest")
+
+
+def shortest(known: Known) -> Any:
+    """The run's agent with the shortest path on the map as its only candidate. Privileged."""
+    layout = getattr(known.task, "layout", None)
+    if not isinstance(known.agent, Agent) or not isinstance(layout, Layout):
+        return "the run plans in another way" if isinstance(layout, Layout) else "the task has no map"
+    proposer = known.agent.proposer
+    return replace(
+        known.agent,
+        proposer=ShortestPath(layout, proposer.horizon, proposer.stride),
+        candidates=1,  # all would be the same
+        name="astar",
+    )
+
+
+ROWS: dict[str, Maker] = {
+    "controller": Maker("the data's controller", lambda known: known.task.controller(), ours=False),
+    "nearest": Maker("nearest logged segments, same critic and follower", nearest, heavy=True),
+    "astar": Maker("A* and the same follower (knows the map)", shortest),
 }
-"""Each row's name and what makes its controller; None where it cannot be made."""
+"""Each row by the name of its folder."""
 
 
-def beside(folder: Path, task: Any, agent: Any, episodes: int, first_seed: int, bar: Callable[[str], Any]) -> list[str]:
-    """Measures the rows that are not there yet for just these starts, and says each in a line."""
-    lines = []
-    for key, (label, make) in ROWS.items():
+def beside(
+    folder: Path,
+    task: Any,
+    agent: Any,
+    episodes: int,
+    first_seed: int,
+    bar: Callable[[str], Any],
+    *,
+    logs: Logs = lambda: "its data are not at hand",
+    weights: Path | None = None,
+    jobs: int = 1,
+) -> list[Row]:
+    """Measures the rows that are not there yet for just these starts.
+
+    Rows in which the run's critic and follower act are kept only if they were made after `weights`; without it, they
+    are made again. `jobs` processes share them.
+    """
+    known = Known(task, agent, logs)
+    rows = []
+    for key, maker in ROWS.items():
         where = folder / FOLDER / key
-        scores = _kept(where, task, episodes, first_seed)
+        scores = _kept(where, task, episodes, first_seed) if not maker.ours or _newer(where, weights) else None
         if scores is None:
-            controller = make(Known(task, agent))
-            if controller is None:
+            controller = maker.make(known)
+            if isinstance(controller, str):
+                rows.append(Row(key, maker.label, f"not measured: {controller}"))
                 continue
-            with bar(f"beside it: {label}") as progress:
+            with bar(f"beside it: {maker.label}") as progress:
                 scores = evaluate(
-                    controller, task, episodes, first_seed=first_seed, out=where, label=label, progress=progress
-                )
-        lines.append(f"beside it: {label}, latched {scores.interval()}")
-    if hasattr(task, "layout"):
-        lines.append(f"beside it: {optimal(folder / FOLDER / 'optimal', task, episodes, first_seed)}")
-    return lines
+                    controller, task, episodes, first_seed=first_seed, jobs=jobs if maker.heavy else 1, out=where,
+                    label=maker.label, progress=progress,
+                )  # fmt: skip
+        found = scores.interval()
+        rows.append(Row(key, maker.label, f"latched {found}", found.json() if found else None))
+    if isinstance(getattr(task, "layout", None), Layout):
+        rows.append(_optimal(folder / FOLDER / "optimal", task, episodes, first_seed))
+    return rows
 
 
-def optimal(where: Path, task: Any, episodes: int, first_seed: int) -> str:
+def _optimal(where: Path, task: Any, episodes: int, first_seed: int) -> Row:
     """The least number of steps from each start, by backward search; a row without episodes of its own."""
+    label = "time-optimal (knows the map and the physics)"
+    if (there := _said(where / "evaluation.json", task, episodes, first_seed)) is not None:
+        return Row("optimal", label, "latched {mean:.1f} [{low:.1f}, {high:.1f}]".format(**there), there)
     states = np.asarray(task.simulator(episodes).reset(range(first_seed, first_seed + episodes)), dtype=float)
     steps = TimeOptimal(task.layout).steps(states)
     found = interval(np.asarray(task.score(np.maximum(task.horizon + 1 - steps, 0)), dtype=float))
@@ -72,7 +162,17 @@ def optimal(where: Path, task: Any, episodes: int, first_seed: int) -> str:
     }
     where.mkdir(parents=True, exist_ok=True)
     (where / "evaluation.json").write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
-    return f"time-optimal, latched {found}"
+    return Row("optimal", label, f"latched {found}", found.json())
+
+
+def _said(path: Path, task: Any, episodes: int, first_seed: int) -> dict[str, Any] | None:
+    """The latched score that a file holds, if it is of just these starts."""
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+        of = (words["task"], words["seeds"])
+        return words["latched"]["score"] if of == (task.name, [first_seed, first_seed + episodes - 1]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _kept(where: Path, task: Any, episodes: int, first_seed: int) -> Scores | None:
@@ -82,3 +182,9 @@ def _kept(where: Path, task: Any, episodes: int, first_seed: int) -> Scores | No
     scores = Scores.load(where)
     same = scores.task == task.name and len(scores.seeds) == episodes and int(scores.seeds[0]) == first_seed
     return scores if same else None
+
+
+def _newer(where: Path, weights: Path | None) -> bool:
+    """Whether the row was measured after the weights were written."""
+    found = where / "evaluation.json"
+    return weights is not None and found.is_file() and found.stat().st_mtime_ns > weights.stat().st_mtime_ns

@@ -34,7 +34,7 @@ commands:
 Every command explains its flags with --help. All have:
   --seed N       the seed of whatever is random in it
   --device NAME  where networks run: cpu, cuda, cuda:1
-  --threads N    how many threads torch may use
+  --threads N    threads of torch, processes of an evaluation
   --out PATH     where the result goes
   --json         the result as one JSON object on standard output, all else on standard error
 
@@ -77,11 +77,18 @@ def _guarded(args: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
-        if refused := _refusal(error):
-            return _failed(REFUSED, refused, args)
-        if type(error).__name__ not in ("CheckpointError", "ModuleNotFoundError"):  # those say all in one line
-            traceback.print_exc(file=sys.stderr)
-        return _failed(FAILED, f"{type(error).__name__}: {error}", args)
+        return _surprised(error, args)
+
+
+def _surprised(error: Exception, args: list[str]) -> int:
+    """What was foreseen further down, or was not foreseen at all."""
+    from kedge.train import CheckpointError, RefusedError  # torch comes with it: not for those who ask for help
+
+    if isinstance(error, RefusedError):
+        return _failed(REFUSED, f"refused: {error} (--out), or give the flags that it was made with", args)
+    if not isinstance(error, CheckpointError | ModuleNotFoundError):  # those say all in one line
+        traceback.print_exc(file=sys.stderr)
+    return _failed(FAILED, f"{type(error).__name__}: {error}", args)
 
 
 def _run(args: list[str]) -> int:
@@ -109,14 +116,6 @@ def _stdout_for_json(wanted: bool) -> Iterator[None]:
         return
     with contextlib.redirect_stdout(sys.stderr):
         yield
-
-
-def _refusal(error: Exception) -> str | None:
-    """What to say where a folder holds another run: the fields in which the recipes differ are in the message."""
-    said = str(error)
-    if type(error).__name__ == "CheckpointError" and said.endswith("choose another folder"):
-        return f"refused: {said} (--out), or give the flags that it was made with"
-    return None
 
 
 def _failed(code: int, line: str, args: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from kedge.envs.task import Controller, Planned, Simulator, Task
 from kedge.errors import InputError
+from kedge.run.abreast import all_done
 from kedge.run.feasibility import REACH, Walls, feasibility
 from kedge.run.provenance import provenance
 from kedge.run.scores import Planning, Scores, trimmed
@@ -51,6 +52,7 @@ def evaluate(
     *,
     first_seed: int = REPORTING,
     batch: int | None = None,
+    jobs: int = 1,
     out: Path | str | None = None,
     label: str | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -64,22 +66,22 @@ def evaluate(
     same for every agent; the default is for states that are (position, velocity). With `hold=None` the agent goes on.
     `stop_when_solved` ends where all episodes of a batch are solved; there the raw return is then not known.
 
-    Episodes run in batches of at most `batch`, and are independent of it as far as the agent is. Plans are measured
-    against `task.layout`, where there is one, and against `reach`, the move an axis that physics allows in a step.
-    `out` is a folder to write `episodes.csv`, `evaluation.json` and `traces.npz` to; `progress` is called with the
-    steps made and the steps in all.
+    Episodes run in batches of at most `batch`, and are independent of it as far as the agent is. With `jobs` above 1,
+    as many processes of one thread each share them: for small networks that is quicker than threads that share every
+    operation. (A script that asks for it must be importable: `if __name__ == "__main__":`.)
+
+    Plans are measured against `task.layout`, where there is one, and against `reach`, the move an axis that physics
+    allows in a step. `out` is a folder to write `episodes.csv`, `evaluation.json` and `traces.npz` to; `progress` is
+    called with the steps made and the steps in all.
     """
-    if episodes < 1 or (batch is not None and batch < 1):
-        raise InputError(f"evaluate: episodes and batch must be 1 or more, got {episodes} and {batch}")
+    if episodes < 1 or (batch is not None and batch < 1) or jobs < 1:
+        given = f"{episodes}, {BATCH if batch is None else batch} and {jobs}"
+        raise InputError(f"evaluate: episodes, batch and jobs must be 1 or more, got {given}")
     controller = agent if isinstance(agent, Controller) else agent.controller()
-    sizes = _sizes(episodes, batch or BATCH)
-    total = task.horizon * len(sizes)
-    runs, seed = [], first_seed
-    for index, size in enumerate(sizes):
-        run = _Run(task, list(range(seed, seed + size)), hold, stop_when_solved)
-        run.go(controller, lambda step, i=index: progress(i * task.horizon + step, total) if progress else None)
-        runs.append(run)
-        seed += size
+    sizes = _sizes(episodes, min(batch or BATCH, -(-episodes // jobs)))
+    seeds = np.split(np.arange(first_seed, first_seed + episodes), np.cumsum(sizes)[:-1])
+    todo = [_Run(task, some.tolist(), hold, stop_when_solved) for some in seeds]
+    runs = all_done(Work(controller), todo, task.horizon, jobs, progress)
     scores = _scores(runs, task, label or str(getattr(agent, "label", type(agent).__name__)), hold is not None, reach)
     if out is not None:
         scores.save(out)
@@ -112,6 +114,18 @@ class _Clock:
         if made:
             self.plans, self.calls, self.seconds = self.plans + made, self.calls + 1, self.seconds + spent
         return actions
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done with each batch of episodes."""
+
+    controller: Controller
+
+    def __call__(self, run: _Run, progress: Callable[[int], None]) -> _Run:
+        """From the start to the horizon."""
+        run.go(self.controller, progress)
+        return run
 
 
 @dataclass

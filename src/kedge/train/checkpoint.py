@@ -30,6 +30,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint could not be written, read or used."""
 
 
+class RefusedError(CheckpointError):
+    """A folder holds another run: nothing in it is touched, and the message says in which fields the two differ."""
+
+
 class CheckpointWarning(UserWarning):
     """The newest checkpoint was broken, or could not be written; the one before serves."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kedge.train.schedules import Schedule
@@ -65,7 +65,8 @@ class Muon:
 
     Rates are matched to AdamW's by the root mean square of an update, .2 sqrt(max(rows, columns)) (Liu et al., 2025,
     arXiv 2502.16982, section 2.2), so that `lr` and `weight_decay` mean what they mean there; without an `adamw` of its
-    own, the rest follows the same rate and schedule.
+    own, the rest follows the same rate and schedule. With `convolutions`, their kernels count as matrices too: the
+    first axis by all others together.
     """
 
     lr: float = 1e-3
@@ -77,6 +78,7 @@ class Muon:
     hold: int = 0
     decay: str = "constant"
     adamw: AdamW | None = None
+    convolutions: bool = False
 
     def __post_init__(self) -> None:
         _check_rate("Muon", self.lr)
@@ -91,7 +93,8 @@ class Muon:
         matrices: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for owner, name, parameter in trainable(module):
-            (matrices if _is_matrix(owner, name, parameter) else rest).append(parameter)
+            muons = _is_matrix(owner, name, parameter) or (self.convolutions and _is_kernel(owner, parameter))
+            (matrices if muons else rest).append(parameter)
         if any(hasattr(p, "device_mesh") for p in matrices):
             raise ValueError("Muon needs whole matrices and these are sharded over devices (FSDP2): use AdamW there")
         built: list[Optimizer] = []
@@ -103,15 +106,43 @@ class Muon:
         return built
 
     def _over(self, matrices: list[nn.Parameter]) -> Optimizer:
-        group = _group(matrices, self.lr, self.schedule(), self.weight_decay)
-        return torch.optim.Muon(
-            [group],
+        return _Flattened(
+            matrices,
+            _group([], self.lr, self.schedule(), self.weight_decay),
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
             ns_steps=self.iterations,
             adjust_lr_fn="match_rms_adamw",
         )
+
+
+STANDS_FOR = "kedge_stands_for"
+"""The attribute of a parameter that only an optimiser sees: the module's own, whose memory it shares."""
+
+
+def moved_by(parameter: Tensor) -> Tensor:
+    """The module's parameter that moves with one of an optimiser's: itself, but for the kernels that Muon flattens."""
+    return getattr(parameter, STANDS_FOR, parameter)
+
+
+class _Flattened(torch.optim.Muon):
+    """torch's Muon takes two axes only: kernels are given to it as matrices that share their memory."""
+
+    def __init__(self, parameters: list[nn.Parameter], group: dict[str, Any], **options: Any) -> None:
+        self.pairs = [(p, nn.Parameter(p.detach().flatten(1))) for p in parameters if p.ndim > 2]
+        matrices = [p for p in parameters if p.ndim == 2]
+        for kernel, flat in self.pairs:
+            setattr(flat, STANDS_FOR, kernel)
+        super().__init__([group | {"params": [*matrices, *(flat for _, flat in self.pairs)]}], **options)
+
+    def step(self, closure: Any = None) -> Any:
+        """Moves the matrices by the gradients of what they stand for."""
+        for kernel, flat in self.pairs:
+            if flat.data_ptr() != kernel.data_ptr():
+                raise RuntimeError("Muon: a kernel's memory has moved since the optimiser was built; build it again")
+            flat.grad = None if kernel.grad is None else kernel.grad.reshape(flat.shape)
+        return super().step(closure)
 
 
 def trainable(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
@@ -140,6 +171,12 @@ def _is_matrix(owner: nn.Module, name: str, parameter: nn.Parameter) -> bool:
     has two axes, but its rows are looked up, and orthogonalising them has no meaning.
     """
     return parameter.ndim == 2 and "weight" in name and not isinstance(owner, nn.Embedding | nn.EmbeddingBag)
+
+
+def _is_kernel(owner: nn.Module, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is the kernel of a convolution that mixes channels."""
+    kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+    return isinstance(owner, kinds) and parameter.ndim > 2 and parameter.shape[1] > 1
 
 
 def _group(parameters: list[nn.Parameter], lr: float, schedule: Schedule, weight_decay: float) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from kedge.train.checkpoint import (
     CheckpointError,
     Checkpoints,
     CheckpointWarning,
+    RefusedError,
     differences,
     plain,
     save_json,
@@ -184,7 +185,7 @@ class Trainer:
     def load(self, state: dict[str, Any]) -> None:
         """Takes back what `state` gave; refuses that of another run."""
         if odd := differences(state["identity"], self.identity()):
-            raise CheckpointError(f"{self.title} was trained otherwise ({'; '.join(odd)}): choose another folder")
+            raise RefusedError(f"{self.title} was trained otherwise ({'; '.join(odd)}): choose another folder")
         for updater in self.updaters:
             updater.load(state["parts"][updater.name])
         self.source.load(state["source"])
@@ -269,7 +270,7 @@ class Trainer:
         except ValueError as error:
             raise CheckpointError(f"{said} cannot be read ({error})") from None
         if odd := differences(there, self.recipe):
-            raise CheckpointError(f"{run} belongs to another recipe ({'; '.join(odd)}): choose another folder")
+            raise RefusedError(f"{run} belongs to another recipe ({'; '.join(odd)}): choose another folder")
 
     def _due(self) -> bool:
         if self.checkpoint_every is not None and self.step % self.checkpoint_every == 0:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from kedge.train.checkpoint import CheckpointError
 from kedge.train.meter import Meter
-from kedge.train.optimisers import set_rates
+from kedge.train.optimisers import moved_by, set_rates
 from kedge.train.part import Batch, Figure, Info, Part, Tick
 from kedge.train.source import nonfinite, samples
 
@@ -154,14 +154,15 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 def optimiser_state(optimiser: Optimizer, names: dict[int, str]) -> dict[str, Any]:
     """What an optimiser remembers of each parameter, by the parameter's name. Rates belong to the recipe."""
-    return {names[id(p)]: dict(memory) for p, memory in optimiser.state.items()}
+    return {names[id(moved_by(p))]: dict(memory) for p, memory in optimiser.state.items()}
 
 
 def load_optimiser(optimiser: Optimizer, names: dict[int, str], saved: dict[str, Any]) -> None:
     """Gives an optimiser its memory back; torch's own loader sees to device and type."""
     groups = optimiser.state_dict()["param_groups"]
     order = [p for group in optimiser.param_groups for p in group["params"]]
-    memory = {index: saved[names[id(p)]] for index, p in enumerate(order) if names[id(p)] in saved}
+    known = [names[id(moved_by(p))] for p in order]
+    memory = {index: saved[name] for index, name in enumerate(known) if name in saved}
     optimiser.load_state_dict({"state": memory, "param_groups": groups})
 
 

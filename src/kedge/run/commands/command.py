@@ -15,6 +15,9 @@ from kedge.errors import InputError
 
 Parsed = TypeVar("Parsed")
 
+SHARE = 25
+"""Episodes that are worth a process of their own."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -31,22 +34,24 @@ class Command:
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """The seed of whatever is random in this command. The same seed gives the same result on the same machine."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Where networks run: cpu, cuda, cuda:1. By default the GPU if there is one, else the CPU."""
+    """Where networks run: cpu, cuda, cuda:1. By default the CPU."""
     threads: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """How many threads torch may use. By default as many as there are cores."""
+    """Threads of torch, and processes that share an evaluation. By default one process a core, and one thread, for
+    those of small networks wait more than they work; wide networks get one a core."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Where the result goes. By default a place that follows from what is made, and that is printed at the end."""
     json: bool = False
     """Print the result as one JSON object on standard output; everything else goes to standard error."""
 
-    def place(self) -> str | None:
+    def place(self, wide: bool = False) -> str | None:
         """Sets the threads, and checks the device before any long work starts."""
         import torch
 
-        if self.threads is not None:
-            if self.threads < 1:
-                raise InputError(f"--threads must be at least 1, got {self.threads}")
-            torch.set_num_threads(self.threads)
+        from kedge.run.abreast import cores
+
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"--threads must be at least 1, got {self.threads}")
+        torch.set_num_threads(self.threads or (cores() if wide else 1))
         if self.device is None:
             return None
         try:
@@ -56,6 +61,17 @@ class Command:
             raise InputError(f"--device {self.device}: torch cannot use it here ({reason})") from None
         return self.device
 
+    def jobs(self, episodes: int) -> int:
+        """Processes to share an evaluation: one for each core, as far as each has enough to do for the seconds that it
+        takes to start; one alone where a GPU does the work.
+        """
+        import torch
+
+        from kedge.run.abreast import cores
+
+        on_gpu = self.device is not None and torch.device(self.device).type != "cpu"
+        return 1 if on_gpu else max(1, min(self.threads or cores(), episodes // SHARE))
+
 
 def parsed(what: Callable[..., Parsed], args: Sequence[str], name: str) -> Parsed:
     """The command with its flags; `--help` and usage errors end the program with 0 and 2."""
@@ -63,14 +79,14 @@ def parsed(what: Callable[..., Parsed], args: Sequence[str], name: str) -> Parse
     return tyro.cli(what, args=list(args), prog=f"kedge {name}", config=config)
 
 
-def environment(name: str) -> Any:
-    """A maze by its name (`maze2d-large`), or from a text file that draws it."""
+def environment(name: str, goal: tuple[float, float] | None = None) -> Any:
+    """A maze by its name (`maze2d-large`), or from a text file that draws it; `goal` moves its goal."""
     from kedge.envs import Maze2D
     from kedge.envs.layout import Layout
 
     path = Path(name)
     if path.suffix == ".txt" or path.is_file():
-        return Maze2D(Layout.of(_text(path), name=path.stem))
+        return Maze2D(Layout.of(_text(path), name=path.stem), goal=goal)
     known = [f"maze2d-{maze}" for maze in Layout.known()]
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
@@ -79,7 +95,7 @@ def environment(name: str) -> Any:
             f"--env {name}: no such environment; {hint}known are {', '.join(known)}, "
             "or give a text file that draws a maze"
         )
-    return Maze2D(name.removeprefix("maze2d-"))
+    return Maze2D(name.removeprefix("maze2d-"), goal=goal)
 
 
 def _text(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ import tyro
 from kedge.errors import InputError
 from kedge.run.commands.command import Command, Outcome, environment, parsed
 from kedge.run.commands.evaluate import evaluate_run
-from kedge.run.commands.runs import evaluated, trained_steps
+from kedge.run.commands.runs import identity, refuse_another, trained_steps
 from kedge.run.commands.train import demonstrations
 from kedge.train.progress import announce, clock
 
@@ -34,7 +33,7 @@ class Scale:
     recipe: dict[str, Any]
 
 
-FULL = Scale("maze2d-large", 1_000_000, 100, {})
+FULL = Scale("maze2d-large", 2_000_000, 100, {})
 SMALL = Scale("maze2d-umaze", 20_000, 10, {"steps": 40})
 
 
@@ -59,45 +58,50 @@ class Demo(Command):
         out = self.out or Path("runs") / ("demo-small" if self.small else "demo")
         if self.fresh:
             start_over(out)
+        recipe = self._recipe(out, scale, task)
         phases = Phases()
         with phases("demonstrations"):
-            logs = demonstrations(task, scale.demonstrations, self.seed, cache=out / "data")
+            logs = demonstrations(task, scale.demonstrations, 0, cache=out / "data")
         with phases("training"):
-            self._train(out, logs, task.name, scale, device)
+            self._train(out, recipe, logs, task.name, device)
         with phases("evaluation"):
-            self._evaluate(out, task, scale, device)
+            scores, rows = evaluate_run(
+                out, task, scale.starts, FIRST_SEED, device=device, data=logs, again=False, jobs=self.jobs(scale.starts)
+            )  # fmt: skip
         with phases("report"):
             from kedge.run.report import report
 
             path = report(out)
-        return self._outcome(out, path, phases)
+        return self._outcome(out, scores.summary(), rows, path, phases)
 
-    def _train(self, out: Path, logs: Any, task: str, scale: Scale, device: str | None) -> None:
+    def _recipe(self, out: Path, scale: Scale, task: Any) -> Any:
+        """The recipe; refused at once where the folder holds another demo."""
+        from kedge.envs.demonstrations import settings
         from kedge.recipes import FV
 
         recipe = FV(**scale.recipe)
+        made = settings(task.layout, scale.demonstrations, 0)
+        refuse_another(out, identity(recipe, self.seed, task.name, made))
+        return recipe
+
+    def _train(self, out: Path, recipe: Any, logs: Any, task: str, device: str | None) -> None:
         if (trained_steps(out) or 0) >= recipe.steps and (out / "weights.safetensors").is_file():
             announce(f"training: already finished, {recipe.steps:,} steps")
             return
         recipe.train(logs, run=out, seed=self.seed, device=device, progress=True, task=task)
 
-    def _evaluate(self, out: Path, task: Any, scale: Scale, device: str | None) -> None:
-        if evaluated(out, scale.starts, FIRST_SEED, after=out / "weights.safetensors"):
-            announce(f"evaluation: already finished, {scale.starts} starts")
-            return
-        evaluate_run(out, task, scale.starts, FIRST_SEED, device=device)
-
-    def _outcome(self, out: Path, path: Path, phases: Phases) -> Outcome:
-        words = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    def _outcome(self, out: Path, words: dict[str, Any], rows: list[Any], path: Path, phases: Phases) -> Outcome:
         score = words["latched"]["score"]
         lines = [
             *(f"{name:<15} {clock(seconds)}" for name, seconds in phases.seconds.items()),
             f"{'in all':<15} {clock(sum(phases.seconds.values()))}",
+            *(row.line for row in rows),
             f"score           {score['mean']:.1f} latched, 95% interval {score['low']:.1f} to {score['high']:.1f}",
             f"                over {words['episodes']} starts of {words['task']}; {LATCHED}",
             f"report          {path.resolve()}",
         ]
-        return Outcome(lines, {"run": str(out), "report": str(path.resolve()), "phases": phases.seconds, **words})
+        found = {"run": str(out), "report": str(path.resolve()), "phases": phases.seconds, **words}
+        return Outcome(lines, found | {"beside": {row.key: row.json() for row in rows}})
 
 
 @dataclass

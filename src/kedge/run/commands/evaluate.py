@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from kedge.errors import InputError
 from kedge.run.commands.command import Command, Outcome, parsed, short
-from kedge.run.commands.runs import recipe_of, task_of
+from kedge.run.commands.runs import check_fit, evaluated, recipe_of, task_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(Command):
     """Scores a run, latched and raw, and stores every episode with its seed. The rows that always stand beside a score
-    (the data's controller, the nearest logged segment, A* and P-D, time-optimal) are measured on the same starts.
+    (the data's controller, the nearest logged segments, A*, time-optimal) are measured on the same starts.
     """
 
     folder: Annotated[
@@ -28,6 +29,8 @@ class Eval(Command):
     """The seed of the first start. Starts below 10,000 are for tuning, those from 1,000,000 on for reporting."""
     env: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """The environment, where it is not the one that the run was trained for: a maze's name, or a text file."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """What the run learned from, where it is no longer in its place: the nearest logged segments come from it."""
     candidates: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Candidates a plan, in place of the recipe's own number."""
     alone: bool = False
@@ -35,15 +38,33 @@ class Eval(Command):
 
     def run(self) -> Outcome:
         """Evaluates and stores."""
+        for name, value in (("episodes", self.episodes), ("candidates", self.candidates)):
+            if value is not None and value < 1:
+                raise InputError(f"--{name} must be at least 1, got {value}")
+        if self.first_seed < 0:
+            raise InputError(f"--first-seed must not be negative, got {self.first_seed}")
         device = self.place()
         task = task_of(self.folder, self.env)
+        check_fit(self.folder, task)
         scores, rows = evaluate_run(
-            self.folder, task, self.episodes, self.first_seed,
-            out=self.out, device=device, candidates=self.candidates, alone=self.alone,
+            self.folder, task, self.episodes, self.first_seed, out=self.out, device=device,
+            candidates=self.candidates, alone=self.alone, data=self._data(), jobs=self.jobs(self.episodes),
         )  # fmt: skip
         where = self.out or self.folder
-        lines = [*scores.lines(), *rows, f"stored in {short(where)}; next: kedge report {short(where)}"]
-        return Outcome(lines, {"run": str(self.folder), "out": str(where), **scores.summary()})
+        lines = [*scores.lines(), *(row.line for row in rows)]
+        if where == self.folder:
+            lines.append(f"stored in {short(where)}; next: kedge report {short(where)}")
+        else:
+            lines.append(f"stored in {short(where)}")
+        found = {"run": str(self.folder), "out": str(where), **scores.summary()}
+        return Outcome(lines, found | {"beside": {row.key: row.json() for row in rows}})
+
+    def _data(self) -> Any:
+        if self.data is None:
+            return None
+        import kedge.data
+
+        return kedge.data.open(self.data)
 
 
 def parse(args: Sequence[str]) -> Eval:
@@ -61,19 +82,59 @@ def evaluate_run(
     device: str | None = None,
     candidates: int | None = None,
     alone: bool = False,
-) -> tuple[Any, list[str]]:
-    """The run's scores, and a line for each row beside them."""
-    import kedge
+    data: Any = None,
+    again: bool = True,
+    jobs: int = 1,
+) -> tuple[Any, list[Any]]:
+    """The run's scores, and the rows beside them.
+
+    Args:
+        folder: the run.
+        task: where it acts.
+        episodes: how many starts.
+        first_seed: of the starts.
+        out: where the results go, if that is not the run's folder.
+        device: where networks run.
+        candidates: in place of the recipe's number.
+        alone: without the rows.
+        data: what the run learned from, where that is at hand.
+        again: False keeps what was measured since the weights were written.
+        jobs: processes that share the episodes.
+    """
     from kedge.run.beside import beside
+    from kedge.run.commands.bar import Bar
+    from kedge.run.scores import Scores
+
+    agent, where, weights = _agent(folder, device, candidates), out or folder, folder / "weights.safetensors"
+    if not again and evaluated(where, task.name, episodes, first_seed, after=weights):
+        scores = Scores.load(where)
+    else:
+        scores = _measured(folder, agent, task, episodes, first_seed, where, jobs)
+    if alone:
+        return scores, []
+    kept = None if again else weights
+    rows = beside(where, task, agent, episodes, first_seed, Bar, logs=_logs(folder, data), weights=kept, jobs=jobs)
+    return scores, rows
+
+
+def _agent(folder: Path, device: str | None, candidates: int | None) -> Any:
+    import kedge
+
+    agent = kedge.load(folder) if device is None else kedge.load(folder, device=device)
+    return agent if candidates is None else replace(agent, candidates=candidates)
+
+
+def _measured(folder: Path, agent: Any, task: Any, episodes: int, first_seed: int, where: Path, jobs: int) -> Any:
     from kedge.run.commands.bar import Bar
     from kedge.run.evaluate import evaluate
 
-    placed = {} if device is None else {"device": device}
-    agent = kedge.load(folder, **placed)  # type: ignore[attr-defined]
-    controller = agent.controller() if candidates is None else agent.controller(candidates=candidates)
     label = str(recipe_of(folder).get("recipe") or folder.name)
-    where = out or folder
     with Bar(f"evaluating {short(folder)} on {episodes:,} starts") as bar:
-        scores = evaluate(controller, task, episodes, first_seed=first_seed, out=where, label=label, progress=bar)
-    rows = [] if alone else beside(where, task, agent, episodes, first_seed, Bar)
-    return scores, rows
+        return evaluate(agent, task, episodes, first_seed=first_seed, jobs=jobs, out=where, label=label, progress=bar)
+
+
+def _logs(folder: Path, data: Any) -> Callable[[], Any]:
+    """What the run learned from: given, or found."""
+    from kedge.run.recorded import recorded_logs
+
+    return lambda: recorded_logs(folder, recipe_of(folder)) if data is None else data

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,55 @@ def recipe_of(folder: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error})") from None
+
+
+def refuse_another(folder: Path, known: Mapping[str, Any]) -> None:
+    """Refuses a folder that holds another run, before any long work: as far as is known by now what this one is."""
+    if not (folder / "recipe.json").is_file():
+        return
+    from kedge.train import RefusedError
+    from kedge.train.checkpoint import differences, plain
+
+    here = plain(known, "recipe")
+    if odd := differences(_like(recipe_of(folder), here), here):
+        raise RefusedError(f"{folder} belongs to another recipe ({'; '.join(odd)}): choose another folder")
+
+
+def identity(recipe: Any, seed: int, task: str | None, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a run is, as far as it is known before its data are there: as `recipe.json` says it.
+
+    Args:
+        recipe: with its fields.
+        seed: of the training.
+        task: the environment's name.
+        settings: by which demonstrations would be made, None for other data.
+    """
+    known = {"recipe": type(recipe).__name__, "fields": asdict(recipe), "seed": seed, "task": task}
+    return known if settings is None else known | {"data": {"provenance": {"settings": settings}}}
+
+
+def _like(there: Any, here: Any) -> Any:
+    """`there`, of which only what `here` has too is looked at."""
+    if not isinstance(there, Mapping) or not isinstance(here, Mapping):
+        return there
+    return {key: _like(there[key], value) for key, value in here.items() if key in there}
+
+
+def check_fit(folder: Path, task: Any) -> None:
+    """One line where a run was trained on other states or actions than an environment has."""
+    sizes = recipe_of(folder).get("sizes")
+    if isinstance(sizes, Mapping):
+        fits(task, int(sizes["state"]), int(sizes["action"]), f"{folder} was trained on")
+
+
+def fits(task: Any, state: int, action: int, what: str) -> None:
+    """One line where these are not an environment's numbers of states and actions."""
+    of = task.observation_space.shape[0], task.action_space.shape[0]
+    if of != (state, action):
+        raise InputError(
+            f"{what} states of {state} and actions of {action} numbers, but {task.name} has {of[0]} and {of[1]}: "
+            "they do not fit; give another --env"
+        )
 
 
 def trained_steps(folder: Path) -> int | None:
@@ -43,8 +94,8 @@ def task_of(folder: Path, given: str | None) -> Any:
     return Maze2D(layout)
 
 
-def evaluated(folder: Path, episodes: int, first_seed: int, after: Path | None = None) -> bool:
-    """Whether an evaluation on just these starts is there, made after `after` was written."""
+def evaluated(folder: Path, task: str, episodes: int, first_seed: int, after: Path | None = None) -> bool:
+    """Whether an evaluation of just these starts is there, made after `after` was written."""
     path = folder / "evaluation.json"
     if not path.is_file() or (
         after is not None and after.is_file() and after.stat().st_mtime_ns > path.stat().st_mtime_ns
@@ -54,4 +105,5 @@ def evaluated(folder: Path, episodes: int, first_seed: int, after: Path | None =
         words = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return False
-    return words.get("episodes") == episodes and (words.get("seeds") or [None])[0] == first_seed
+    of = words.get("task"), words.get("episodes"), (words.get("seeds") or [None])[0]
+    return of == (task, episodes, first_seed)

@@ -13,6 +13,11 @@ import tyro
 
 from kedge.errors import InputError
 from kedge.run.commands.command import Command, Outcome, environment, parsed, short
+from kedge.run.commands.runs import fits, identity, refuse_another
+from kedge.train.progress import announce
+
+WIDE = 128
+"""Channels from which on a network has work for several threads."""
 
 RECIPES = {"fv": "FV", "dv": "DV", "diffuser": "Diffuser"}
 
@@ -39,31 +44,79 @@ class Train(Command):
     data: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Logged behaviour to learn from: .npz, D4RL's .hdf5, a zarr store, a Minari set, a folder that kedge has saved. By
     default the environment's own demonstrations."""
-    demonstrations: int = 1_000_000
+    demonstrations: int = 2_000_000
     """How many steps of demonstrations to make where no --data is given. They are made once and kept in the cache."""
+    data_seed: int = 0
+    """The seed of the demonstrations: runs of several --seed learn from the same ones."""
+    goal: Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="X Y")] = None
+    """Another goal in the maze than its own, by row and column."""
 
     def run(self, recipe: Any, name: str) -> Outcome:
         """Opens or makes the data, and trains."""
-        device = self.place()
-        task = environment(self.env or "maze2d-large") if self.env or not self.data else None
-        logs = self._logs(task)
+        device = self.place(wide=getattr(recipe, "width", 0) >= WIDE)
+        task = environment(self.env or "maze2d-large", self.goal) if self.env or not self.data else None
+        if self.goal is not None and task is None:
+            raise InputError("--goal moves the goal of a maze: give --env as well")
+        if self.data is None and self.demonstrations < 1:
+            raise InputError(f"--demonstrations must be at least 1, got {self.demonstrations}")
         where = task.name if task is not None else Path(str(self.data)).stem
         out = self.out or Path("runs") / default_name(name, where, self.seed)
-        said = _finished(out, recipe)
+        refuse_another(out, identity(recipe, self.seed, task.name if task else None, self._settings(task)))
+        finished = _finished(out, recipe)
+        if finished is None or self.data is not None:
+            self._train(out, recipe, task, device)
+        lines = [finished or f"trained: {short(out)}", f"next: kedge eval {short(out)}"]
+        found = {"run": str(out), "recipe": name, "env": task.name if task else None}
+        return Outcome(lines, found | {"finished_before": bool(finished)})
+
+    def _train(self, out: Path, recipe: Any, task: Any, device: str | None) -> None:
+        from kedge.recipes.training import check_logs
+
+        logs = self._logs(task)
+        if task is not None:
+            width = logs.dimensions
+            fits(task, width.observation, width.action, f"{self.data or 'the demonstrations'}: the data have")
+        check_logs(recipe, logs)
+        if note := short_episodes(recipe, logs):
+            announce(note)
         recipe.train(logs, run=out, seed=self.seed, device=device, progress=True, task=task.name if task else None)
-        lines = [said or f"trained: {short(out)}", f"next: kedge eval {short(out)}"]
-        return Outcome(
-            lines, {"run": str(out), "recipe": name, "env": task.name if task else None, "finished_before": bool(said)}
-        )
+        if self.data is not None:
+            remember(out, self.data)
+
+    def _settings(self, task: Any) -> dict[str, Any] | None:
+        if self.data is not None:
+            return None
+        from kedge.envs.demonstrations import settings
+
+        return settings(task.layout, self.demonstrations, self.data_seed)
 
     def _logs(self, task: Any) -> Any:
         if self.data is not None:
             import kedge.data
 
             return kedge.data.open(self.data)
-        if self.demonstrations < 1:
-            raise InputError(f"--demonstrations must be at least 1, got {self.demonstrations}")
-        return demonstrations(task, self.demonstrations, self.seed)
+        return demonstrations(task, self.demonstrations, self.data_seed)
+
+
+def short_episodes(recipe: Any, logs: Any) -> str | None:
+    """A line where no episode is as long as a plan."""
+    horizon, stride = getattr(recipe, "horizon", 2), getattr(recipe, "stride", 1)
+    longest, span = int(logs.lengths.max()), (horizon - 1) * stride + 1
+    if longest >= span:
+        return None
+    return (
+        f"note: the longest episode has {longest} steps and a plan spans {span} ({horizon} points, {stride} steps "
+        "apart): what is missing is filled with rest; --horizon and --stride make plans shorter"
+    )
+
+
+def remember(out: Path, data: str) -> None:
+    """Notes where the data lie: the rows beside a score look for the nearest of them."""
+    from kedge.run.recorded import SOURCE
+    from kedge.train.checkpoint import save_json
+
+    path = Path(data).expanduser()
+    save_json(out / SOURCE, {"data": str(path.resolve()) if path.exists() else data})
 
 
 @dataclass(frozen=True)
@@ -124,4 +177,4 @@ def _finished(out: Path, recipe: Any) -> str | None:
     done, steps = trained_steps(out), getattr(recipe, "steps", None)
     if done is None or steps is None or done < steps:
         return None
-    return f"{short(out)} is finished: trained {done:,} of {steps:,} steps. Nothing to do; more --steps prolong it"
+    return f"{short(out)} is finished: trained {done:,} of {steps:,} steps, nothing to do"

@@ -1,0 +1,52 @@
+"""Diffusion Veteran, small: a transformer's plans, the best by a transformer critic, actions by diffusion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kedge.nets import DiT1D
+from kedge.paths import VariancePreserving
+from kedge.plan import Invert
+from kedge.recipes import DV
+from kedge.recipes.training import Training
+from kedge.rl import InverseDiffusion, MinusSteps, PlanTransformer
+from kedge.walk.solvers import DDIM
+from small_maze import latched, logs
+
+pytestmark = pytest.mark.system
+
+SMALL = DV(
+    steps=150, batch=16, width=32, depth=1, horizon=8, stride=20, evaluations=6, candidates=16, replan=20, ahead=10,
+    rate=3e-3, critic_rate=1e-3, ema=0.95,
+)  # fmt: skip
+
+
+def test_it_is_made_of_what_the_paper_says() -> None:
+    training = Training(DV(steps=1), logs(), None, progress=False)
+    models = training.models
+    assert models.critic is not None
+    assert isinstance(models.planner.path, VariancePreserving)
+    assert isinstance(models.planner.denoiser.net, DiT1D)
+    assert isinstance(models.critic.net, PlanTransformer)
+    assert isinstance(models.critic.target, MinusSteps)
+    assert isinstance(models.inverse, InverseDiffusion)
+    sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in models.trained().items()}
+    assert sizes["planner"] == pytest.approx(2.6e6, rel=0.03)
+    assert sizes["critic"] == pytest.approx(1.6e6, rel=0.03)
+    assert sizes["inverse"] == pytest.approx(0.17e6, rel=0.03)
+    agent = training.agent()
+    assert isinstance(agent.follower, Invert)
+    assert (agent.candidates, agent.replan, agent.keep, agent.judge.support) == (50, 1, False, None)
+    assert isinstance(agent.proposer.solver, DDIM)
+    assert len(agent.proposer.grid.levels(models.planner.path).rows()) - 1 == 20
+
+
+def test_seconds_of_training_find_the_goal() -> None:
+    """Far better than the same agent untrained, on the same starts."""
+    ours = latched(SMALL.train(logs(), progress=False), 12)
+    theirs = latched(DV(**vars(SMALL) | {"steps": 1}).train(logs(), progress=False), 12)
+    difference = ours - theirs
+    assert difference.mean() > 10
+    assert difference.mean() > 2 * difference.std(ddof=1) / len(difference) ** 0.5
+    assert np.isfinite(ours).all()
