@@ -49,8 +49,10 @@ slow: install  ## The slow tests, with fresh random examples
 	$(call timed,slow,HYPOTHESIS_PROFILE=explore $(BIN)/pytest -n $(JOBS) -m slow)
 mutate: install  ## Every mutation; records those whose tests went red in tests/mutations.lock
 	$(call timed,mutate,$(BIN)/python tools/mutate.py --jobs $(JOBS))
-bench: install  ## The measurements; their results are kept in benchmarks/results
-	$(call timed,bench,for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit 1; done)
+bench: install  ## The kernel's measurements; their results are kept in benchmarks/results
+	$(call timed,bench,$(BIN)/python benchmarks/kernel.py)
+bench-fv: install  ## The planner's, hours of them: a queue of jobs, JOBS at a time; killed, the same command goes on
+	$(call timed,bench-fv,$(BIN)/python benchmarks/fv.py --jobs $(JOBS))
 
 ##@ The rest
 format: install  ## Formats the code and repairs what the linter can repair
@@ -61,7 +63,7 @@ clean:  ## Removes what the tools have built, not the virtual environment
 help:  ## This list
 	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench format clean help
+.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv format clean help
 
 # The demo needs no tools of ours: its installation is the lean one. Where the full one is up to date it serves as well,
 # and on top of a lean one the full one adds what is missing.

@@ -1,8 +1,9 @@
-"""A queue of measurements that can be killed at any moment: each is one process, and leaves one file when it is done."""
+"""A queue of measurements that can be killed at any moment: each is one process, and leaves one file when done."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -83,8 +84,6 @@ class Store:
 
 def hash_of(settings: dict[str, Any]) -> str:
     """A few letters that tell settings apart."""
-    import hashlib
-
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from measure.jobs import Job
-
 from kedge.recipes import FV
 from kedge.run.evaluate import REPORTING
+from measure.jobs import Job
 
 # What the ablation costs is decided here.
 
-ABLATION: dict[str, Any] = {"steps": 2000}
+ABLATION: dict[str, Any] = {"steps": 1000}
 """The recipe that the arms of the ablation share, as changes to `FV()`."""
 CANDIDATES = 20
 """Plans to choose from where arms are compared: with many, the best of them is good in every arm."""
@@ -82,7 +81,9 @@ DDIM = {"solver": "ddim"}
 
 ARMS = (
     Arm(
-        "vp", VP, (("vp", {**DDIM, "rho": 0.0}), ("vp-2m", {})), (("vp-ddim-edm-grid", DDIM), ("vp-2m-own-grid", {"rho": 0.0}))
+        "vp", VP,
+        walks=(("vp", {**DDIM, "rho": 0.0}), ("vp-2m", {})),
+        at_last=(("vp-ddim-edm-grid", DDIM), ("vp-2m-own-grid", {"rho": 0.0})),
     ),
     Arm("uniform", {"weighting": "uniform"}, at_last=(("uniform-ddim", DDIM),)),
     Arm("min-snr", {"weighting": "min-snr"}),
@@ -157,7 +158,8 @@ def few(scale: Scale) -> Iterator[Job]:
 
 def recipe(fields: dict[str, Any]) -> FV:
     """A recipe of what JSON kept of it."""
-    return FV(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return FV(**given)
 
 
 def _shared(scale: Scale, maze: str, seed: int) -> dict[str, Any]:
@@ -178,6 +180,7 @@ def _headline(scale: Scale, maze: str, seed: int) -> dict[str, Any]:
 
 def _curve(scale: Scale, family: str, arm: Arm, maze: str, seed: int, shares: tuple[float, ...]) -> Job:
     fields = asdict(replace(FV(), **scale.arm(arm.changes)))
+    shares = shares[-2:] if scale.small else shares
     settings = {
         "kind": "curve",
         "arm": arm.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,8 @@ def test_nearest_differs_from_the_agent_in_its_candidates_alone() -> None:
     mine = agent()
     found = nearest(Known(MAZE, mine, logged))
     assert isinstance(found.proposer, NearestSegments)
-    assert replace(found, proposer=mine.proposer, name=mine.name) == mine or all(
-        getattr(found, name) is getattr(mine, name) for name in ("judge", "follower", "candidates", "replan", "keep")
-    )
+    for field in fields(Agent):
+        assert field.name in ("proposer", "name") or getattr(found, field.name) is getattr(mine, field.name)
     assert (found.proposer.horizon, found.proposer.stride) == (6, 5)
     here = torch.tensor([[1.0, 1.02, 0.0, 0.05]])
     (plans,) = found.proposer.propose(here, torch.zeros(1, 3, dtype=torch.int64))
@@ -88,7 +87,8 @@ def test_all_four_rows_are_measured_on_the_same_starts_and_stored(tmp_path: Path
     rows = beside(tmp_path, MAZE, agent(), 3, 40, silent, logs=logged)
     assert [row.key for row in rows] == ["controller", "nearest", "astar", "optimal"]
     latched = {row.key: row.latched["mean"] for row in rows if row.latched}
-    assert latched["optimal"] >= max(latched["controller"], latched["astar"]) > 0
+    # The search knows the best on its lattice, which in so short a corridor may be two steps off.
+    assert latched["optimal"] + 100 * 2 / MAZE.horizon >= max(latched["controller"], latched["astar"]) > 0
     assert latched["nearest"] > 0
     for key in ("controller", "nearest", "astar"):
         scores = Scores.load(tmp_path / "baselines" / key)

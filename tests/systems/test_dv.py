@@ -17,7 +17,7 @@ from small_maze import latched, logs
 pytestmark = pytest.mark.system
 
 SMALL = DV(
-    steps=150, batch=16, width=32, depth=1, horizon=8, stride=20, evaluations=6, candidates=16, replan=20, ahead=10,
+    steps=100, batch=16, width=32, depth=1, horizon=8, stride=20, evaluations=6, candidates=16, replan=20, ahead=10,
     rate=3e-3, critic_rate=1e-3, ema=0.95,
 )  # fmt: skip
 
