@@ -50,6 +50,7 @@ PAGES = Page("light", "#24292f", "#d5d9de"), Page("dark", "#dfe2e6", "#3a3f45")
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx calls this."""
     app.connect("builder-inited", lambda _: draw())
+    app.setup_extension("drawn_fv")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -84,9 +85,11 @@ def measured() -> dict[str, Any]:
 
 
 def draw_samples() -> None:
-    """Runs the index's own code, block by block, and shows its data and its samples."""
+    """Runs the code of the section that shows this figure, block by block, and draws its data and its samples."""
     names: dict[str, Any] = {}
-    for block in re.findall(r"^```python\n(.*?)^```", (DOCS / "index.md").read_text(encoding="utf-8"), re.M | re.S):
+    sections = (DOCS / "index.md").read_text(encoding="utf-8").split("\n## ")
+    section = next(text for text in sections if "_drawn/moons.md" in text)
+    for block in re.findall(r"^```python\n(.*?)^```", section, re.M | re.S):
         exec(compile(block, "docs/index.md", "exec"), names)
     sets = {"data": names["moons"][:2000], "samples": names["samples"]}
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
+from kedge.envs import Maze2D
 from kedge.recipes import FV
-from small_maze import ROOM, maze
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 jobs: Any = importlib.import_module("measure.jobs")
 planning: Any = importlib.import_module("measure.planning")
 trained: Any = importlib.import_module("measure.trained")
 
+ROOM = "######/#OOOO#/#OOOO#/#OOGO#/######"
 TINY: dict[str, Any] = {
     "steps": 4, "batch": 4, "width": 8, "mults": (1, 2), "octaves": 2, "atlas": 0, "horizon": 8, "stride": 10,
     "optimiser": "adamw", "rate": 1e-3,
@@ -30,8 +31,8 @@ def tiny(name: str, checkpoints: list[int], **changes: Any) -> Any:
         name,
         {
             "kind": "curve", "maze": ROOM, "seed": 0, "demonstrations": 6_000, "episodes": 2, "starts": 1,
-            "first_seed": 0, "fields": asdict(replace(FV(), **(TINY | changes))), "candidates": 2, "checkpoints": checkpoints,
-            "walks": {name: {}}, "at_last": {},
+            "first_seed": 0, "fields": asdict(replace(FV(), **(TINY | changes))), "candidates": 2,
+            "checkpoints": checkpoints, "walks": {name: {}}, "at_last": {},
         },
     )  # fmt: skip
 
@@ -39,7 +40,7 @@ def tiny(name: str, checkpoints: list[int], **changes: Any) -> Any:
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("KEDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(type(maze(ROOM)), "horizon", 40)
+    monkeypatch.setattr(Maze2D, "horizon", 40)
     return jobs.Store(tmp_path / "results", tmp_path / "scratch")
 
 

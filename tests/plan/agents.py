@@ -30,5 +30,6 @@ def furthest(plans: Tensor) -> Tensor:
 
 
 def agent_of(proposer: Any = None, critic: Any = furthest, **more: Any) -> Agent:
+    settings: dict[str, Any] = {"candidates": 3, "replan": 3} | more
     judge = Judge(critic, Normaliser(torch.zeros(4), torch.ones(4)))
-    return Agent(proposer or Straight(), judge, Chase(2), **{"candidates": 3, "replan": 3} | more)
+    return Agent(proposer or Straight(), judge, Chase(2), **settings)

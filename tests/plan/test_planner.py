@@ -67,8 +67,8 @@ def same(d: int = S) -> Normaliser:
 
 def planner(denoiser: Any, evaluations: int = 40, **more: Any) -> Planner:
     settings: dict[str, Any] = {
-        "denoiser": denoiser, "normaliser": same(more.get("dim", S)), "horizon": H, "stride": 5, "solver": DPMSolverPP(order=2),
-        "grid": Rho(evaluations, 5.0, 0.01, 40.0), "dim": S,
+        "denoiser": denoiser, "normaliser": same(more.get("dim", S)), "horizon": H, "stride": 5,
+        "solver": DPMSolverPP(order=2), "grid": Rho(evaluations, 5.0, 0.01, 40.0), "dim": S,
     }  # fmt: skip
     return Planner(**settings | more)
 

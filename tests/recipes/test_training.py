@@ -22,9 +22,19 @@ from kedge.recipes.training import HELD_OUT, Training, divided
 from kedge.train import CheckpointError, Tick, load_weights
 from small_maze import logs
 
-TINY: dict[str, Any] = {"steps": 8, "batch": 8, "width": 8, "mults": (1, 2), "horizon": 8, "candidates": 3}
+TINY: dict[str, Any] = {
+    "steps": 8,
+    "batch": 8,
+    "width": 8,
+    "mults": (1, 2),
+    "horizon": 8,
+    "candidates": 3,
+    "goals": 0.0,
+}
 PLAIN = FV(**TINY)
-WHOLE = Diffuser(**TINY | {"width": 16, "mults": (1, 2, 4), "evaluations": 3, "follow": "inverse-diffusion"})
+WHOLE = Diffuser(
+    **TINY | {"width": 16, "mults": (1, 2, 4), "evaluations": 3, "goals": 0.5, "follow": "inverse-diffusion"}
+)
 
 
 def training(recipe: Any = PLAIN, run: Path | None = None, data: Trajectories | None = None, **more: Any) -> Training:
@@ -118,7 +128,7 @@ def test_another_run_is_refused_by_its_fields(change: dict[str, Any], says: str,
     trained(run=tmp_path)
     before = (tmp_path / "weights.safetensors").read_bytes()
     with pytest.raises(CheckpointError, match=says):
-        training(**{"run": tmp_path} | change)
+        training(run=tmp_path, **change)
     assert (tmp_path / "weights.safetensors").read_bytes() == before
 
 
@@ -133,8 +143,8 @@ def test_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def data_of(lengths: list[int], rewards: Any = None, **more: Any) -> Trajectories:
     made = logs_of(lengths)
-    given: dict[str, Any] = {"observations": made.observations, "actions": made.actions, "ends": made.ends}
-    return Trajectories.of(**given | {"rewards": made.rewards if rewards is None else rewards} | more)
+    given: dict[str, Any] = {"observations": made.observations, "actions": made.actions, "ends": made.ends} | more
+    return Trajectories.of(**given, rewards=made.rewards if rewards is None else rewards)
 
 
 def without_rewards() -> Trajectories:
@@ -195,7 +205,8 @@ def test_a_loaded_agent_is_the_trained_one_and_needs_no_data(tmp_path: Path) -> 
         ours, theirs = agent.plan(here, seed=3), loaded.plan(here, seed=3)
         for name in ("states", "values", "feasible", "best"):
             assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
-        assert (agent.goal is None) == (loaded.goal is None) == (recipe is PLAIN)
+        assert str(agent.goal) == str(loaded.goal)
+        assert (loaded.goal is None) == (recipe is PLAIN)
         assert (loaded.candidates, loaded.replan, loaded.name) == (3, 15, type(recipe).__name__)
         first, second = agent.controller(), loaded.controller()
         for controller in (first, second):
@@ -212,6 +223,7 @@ def test_the_goal_is_where_rewards_were_earned() -> None:
     assert np.abs(made.goal - places.mean(0)).max() < 0.05
     assert made.agent().goal is not None
     assert training().agent().goal is None
+    assert training(replace(WHOLE, aim=False)).agent().goal is None
 
 
 def broken(run: Path, name: str, text: str | None) -> None:
@@ -237,3 +249,13 @@ def test_a_folder_that_cannot_be_loaded_says_why(name: str, text: str | None, sa
     with pytest.raises(InputError, match=says) as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_inverse_dynamics_hear_states_on_a_scale() -> None:
+    """That of pairs from all over the data, in the weights that act as in those that learn."""
+    made = training(WHOLE)
+    pairing = made.models.inverse.pairing
+    assert pairing.centre[:2].tolist() == [0, 0], "positions are counted from the first of a pair"
+    assert pairing.scale[2:4].sub(1).abs().min() > 0.01
+    averaged: Any = made.agent().follower
+    assert torch.equal(averaged.dynamics.pairing.scale, pairing.scale)

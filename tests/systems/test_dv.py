@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from kedge.nets import DiT1D
@@ -12,13 +14,13 @@ from kedge.recipes import DV
 from kedge.recipes.training import Training
 from kedge.rl import InverseDiffusion, MinusSteps, PlanTransformer
 from kedge.walk.solvers import DDIM
-from small_maze import latched, logs
+from small_maze import arrived, logs
 
 pytestmark = pytest.mark.system
 
 SMALL = DV(
-    steps=100, batch=16, width=32, depth=1, horizon=8, stride=20, evaluations=6, candidates=16, replan=20, ahead=10,
-    rate=3e-3, critic_rate=1e-3, ema=0.95,
+    steps=80, batch=12, width=32, depth=1, horizon=8, stride=20, evaluations=5, candidates=8, replan=20, ahead=10,
+    rate=5e-3, critic_rate=1e-3, ema=0.95,
 )  # fmt: skip
 
 
@@ -35,18 +37,27 @@ def test_it_is_made_of_what_the_paper_says() -> None:
     assert sizes["planner"] == pytest.approx(2.6e6, rel=0.03)
     assert sizes["critic"] == pytest.approx(1.6e6, rel=0.03)
     assert sizes["inverse"] == pytest.approx(0.17e6, rel=0.03)
-    agent = training.agent()
+    agent: Any = training.agent()
     assert isinstance(agent.follower, Invert)
     assert (agent.candidates, agent.replan, agent.keep, agent.judge.support) == (50, 1, False, None)
     assert isinstance(agent.proposer.solver, DDIM)
     assert len(agent.proposer.grid.levels(models.planner.path).rows()) - 1 == 20
 
 
-def test_seconds_of_training_find_the_goal() -> None:
-    """Far better than the same agent untrained, on the same starts."""
-    ours = latched(SMALL.train(logs(), progress=False), 12)
-    theirs = latched(DV(**vars(SMALL) | {"steps": 1}).train(logs(), progress=False), 12)
-    difference = ours - theirs
-    assert difference.mean() > 10
+def test_seconds_of_training_make_plans_that_hang_together() -> None:
+    """The largest step of the chosen plans, against that of the same agent untrained, from the same states."""
+    here = logs().observations[::1500].astype(float)
+    agents = (recipe.train(logs(), progress=False) for recipe in (SMALL, replace(SMALL, steps=1)))
+    steps = [agent.plan(here).largest_step()[:, 0] for agent in agents]
+    assert steps[0].mean() < 0.7 * steps[1].mean()
+    assert (steps[0] < steps[1]).mean() > 0.75
+
+
+@pytest.mark.slow
+def test_more_of_it_finds_the_goal() -> None:
+    """From all over a ring of a maze it arrives where the same agent untrained does not."""
+    ours = arrived(replace(SMALL, steps=150).train(logs(), progress=False))
+    theirs = arrived(replace(SMALL, steps=1).train(logs(), progress=False))
+    difference = ours.astype(float) - theirs
+    assert difference.mean() > 0.25
     assert difference.mean() > 2 * difference.std(ddof=1) / len(difference) ** 0.5
-    assert np.isfinite(ours).all()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,11 +14,13 @@ from kedge.paths import Trig
 from kedge.recipes import FV
 from kedge.recipes.training import Training
 from kedge.walk.solvers import DPMSolverPP
-from small_maze import latched, logs, maze
+from small_maze import arrived, logs
 
 pytestmark = pytest.mark.system
 
-SMALL = FV(steps=100, batch=24, width=16, mults=(1, 2), horizon=16, candidates=16, atlas=8)
+SMALL = FV(
+    steps=100, batch=16, width=16, mults=(1, 2), atlas=8, horizon=16, candidates=12, goals=0.0, critic_rate=3e-3,
+)  # fmt: skip
 
 
 def test_it_is_made_of_what_the_paper_says() -> None:
@@ -24,17 +30,23 @@ def test_it_is_made_of_what_the_paper_says() -> None:
     assert isinstance(loss.path, Trig)
     assert isinstance(loss.weighting, Polynomial)
     assert len(loss.weighting.coefficients) == 6
-    proposer = training.agent().proposer
+    proposer: Any = training.agent().proposer
     assert proposer.solver == DPMSolverPP(order=2)
     assert proposer.solver.evaluations(len(proposer.grid.levels(loss.path).rows()) - 1) == 5
 
 
+@functools.cache
+def ours() -> np.ndarray:
+    return arrived(SMALL.train(logs(), progress=False), steps=200)
+
+
 def test_seconds_of_training_find_the_goal() -> None:
-    """Far better than the same agent untrained, on the same starts; it solves what the other does not."""
-    agent, fresh = (SMALL if trained else FV(**vars(SMALL) | {"steps": 1}) for trained in (True, False))
-    ours, theirs = (latched(one.train(logs(), progress=False), 16) for one in (agent, fresh))
-    difference = ours - theirs
-    assert difference.mean() > 20
-    assert difference.mean() > 3 * difference.std(ddof=1) / len(difference) ** 0.5
-    assert np.mean(ours > 0) > 0.9
-    assert maze().horizon == 300
+    """From most of a ring of a maze."""
+    assert ours().mean() > 0.5
+
+
+def test_untrained_it_does_not() -> None:
+    """The same agent, on the same starts."""
+    difference = ours().astype(float) - arrived(replace(SMALL, steps=1).train(logs(), progress=False), steps=200)
+    assert difference.mean() > 0.25
+    assert difference.mean() > 2 * difference.std(ddof=1) / len(difference) ** 0.5

@@ -27,7 +27,7 @@ class KeepOut(Guide):
     go, so that it goes round the box and does not jump across. `C = J sigma^2 / alpha` is the model's posterior
     covariance, with J the Jacobian of the estimate (as in `Gradient(through="estimate")`): what hangs together with a
     point moves with it. `eta` is the multiple of `C r` that comes nearest to r where r is not 0. The rest is what is
-    still missing there, and moves those points alone.
+    still missing there, and moves those points alone. No gradient flows through the guide itself.
 
     Args:
         box: x from, y from, x to, y to, in the data's own units.
@@ -49,7 +49,7 @@ class KeepOut(Guide):
             )
         if not self.margin >= 0 or not 0 <= self.strength <= 1:
             raise InputError(
-                f"keep_out: the margin is 0 or more, the strength between 0 and 1; got {self.margin} and {self.strength}"
+                f"keep_out: the margin is 0 or more, strength between 0 and 1; got {self.margin} and {self.strength}"
             )
 
     def measured(self, undo: Callable[[Tensor], Tensor]) -> Guide:
@@ -62,6 +62,8 @@ class KeepOut(Guide):
             at = x_t if x_t.requires_grad else x_t.detach().requires_grad_()
             estimate = inner.estimate(at, t, cond)
             x_hat = estimate.x
+            if not isinstance(x_hat, Tensor) or x_hat.ndim != 3:
+                raise TypeError("keep_out moves trajectories: tensors [B, H, S]")
             side = self._side(x_hat)
             r = self._way_out(x_hat, side)
             inside = (r != 0).flatten(1).any(1)

@@ -14,6 +14,6 @@ from kedge.plan.shortest import ShortestPath
 from kedge.plan.support import Support
 
 __all__ = [
-    "Agent", "Chase", "Follower", "Invert", "Judge", "Nearby", "NearestSegments", "Paths", "Plan", "Planner", "Proposer", "Receding",
-    "ShortestPath", "Support",
+    "Agent", "Chase", "Follower", "Invert", "Judge", "Nearby", "NearestSegments", "Paths", "Plan", "Planner",
+    "Proposer", "Receding", "ShortestPath", "Support",
 ]  # fmt: skip

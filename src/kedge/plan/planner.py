@@ -25,8 +25,8 @@ from kedge.walk.state import Hook, Solver, State, Step
 @dataclass(frozen=True)
 class Nearby:
     """Candidates that are looked for near the plan that is being followed: it is noised to the first level of `grid`,
-    and denoised from there. What Diffuser calls a warm start (Janner et al., 2022, section 5.3), and what makes planning
-    again and again a search: the best of today is where tomorrow's search begins.
+    and denoised from there. What Diffuser calls a warm start (Janner et al., 2022, section 5.3), and what makes
+    planning again and again a search: the best of today is where tomorrow's search begins.
 
     share: of the candidates; the others come from pure noise
     """

@@ -1,4 +1,4 @@
-"""Planning with a map: the shortest way through the cells of a maze. Privileged: it is told what agents have to learn."""
+"""Planning with a map: the shortest way through a maze's cells. Privileged: it is told what agents have to learn."""
 
 from __future__ import annotations
 

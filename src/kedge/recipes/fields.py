@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 COUNTS = (
     "steps", "batch", "stride", "width", "depth", "degree", "evaluations", "candidates", "ahead", "replan",
 )  # fmt: skip
-SHARES = ("hold", "goals")
-POSITIVE = ("sigma_data", "level_std", "rate", "critic_rate", "clip", "average", "scale_max", "scale_min", "discount")
-NOT_NEGATIVE = ("octaves", "rho", "guidance", "support", "firmness")
+SHARES = ("hold", "goals", "nearby")
+POSITIVE = (
+    "sigma_data", "level_std", "rate", "critic_rate", "clip", "average", "scale_max", "scale_min", "discount",
+    "nearby_scale",
+)  # fmt: skip
+NOT_NEGATIVE = ("octaves", "rho", "guidance", "support", "firmness", "far", "atlas")
 
 
 def check_fields(recipe: Planning) -> None:

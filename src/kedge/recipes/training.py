@@ -161,14 +161,14 @@ def check_logs(recipe: Planning, logs: Trajectories) -> None:
         )
     if recipe.follow == "chase" and logs.dimensions.action != logs.dimensions.observation // 2:
         raise InputError(
-            f"{name} pushes along each axis of the position, {logs.dimensions.observation // 2} in all, and the actions "
-            f'of the data have {logs.dimensions.action} dimensions; take follow="inverse"'
+            f"{name} pushes along each axis of the position, {logs.dimensions.observation // 2} in all, and the "
+            f'actions of the data have {logs.dimensions.action} dimensions; take follow="inverse"'
         )
     longest = int(logs.lengths.max())
     if longest < 2 * recipe.stride:
         raise InputError(
-            f"{name} plans {recipe.horizon} points {recipe.stride} steps apart, and the longest episode of the data has "
-            f"{longest} steps, less than two strides: take a smaller stride, or longer episodes"
+            f"{name} plans {recipe.horizon} points {recipe.stride} steps apart, and the longest episode of the data "
+            f"has {longest} steps, less than two strides: take a smaller stride, or longer episodes"
         )
     if not any((chunk["rewards"] > 0).any() for chunk in divided(recipe, logs)[0].chunks()):
         raise InputError(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from typing import Any, TypeVar
-
-Piece = TypeVar("Piece")
+from typing import Any
 
 PATIENCE = 0.1
 """Seconds between two looks at how far the processes have come."""
@@ -25,8 +24,8 @@ def cores() -> int:
 
 
 def all_done(
-    work: Any, pieces: Sequence[Piece], steps: int, jobs: int, progress: Callable[[int, int], None] | None
-) -> list[Piece]:
+    work: Any, pieces: Sequence[Any], steps: int, jobs: int, progress: Callable[[int, int], None] | None
+) -> list[Any]:
     """What `work(piece, progress)` makes of each piece, in order.
 
     Args:
@@ -46,8 +45,8 @@ def all_done(
 
 
 def _in_processes(
-    work: Any, pieces: Sequence[Piece], total: int, jobs: int, progress: Callable[[int, int], None] | None
-) -> list[Piece]:
+    work: Any, pieces: Sequence[Any], total: int, jobs: int, progress: Callable[[int, int], None] | None
+) -> list[Any]:
     """Each process hears once what the work is, and counts its steps where all see them.
 
     They are started afresh rather than forked: torch's threads do not survive a fork. An interrupt is obeyed here; the
@@ -56,8 +55,10 @@ def _in_processes(
     context = multiprocessing.get_context("spawn")
     made, stop = context.Array("q", len(pieces)), context.Event()
     with ProcessPoolExecutor(jobs, context, _begin, (work, made, stop)) as pool:
+        found: list[Future[Any]] = []
         try:
-            found: list[Future[Piece]] = [pool.submit(_one, i, piece) for i, piece in enumerate(pieces)]
+            for i, piece in enumerate(pieces):
+                found.append(pool.submit(_one, i, piece))
             pending = set(found)
             while pending:
                 done, pending = wait(pending, PATIENCE, FIRST_EXCEPTION)
@@ -68,7 +69,8 @@ def _in_processes(
             return [future.result() for future in found]
         except BaseException:
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            for future in found:
+                future.cancel()
             raise
 
 
@@ -81,12 +83,19 @@ class _Process:
 
 
 def _begin(work: Any, made: Any, stop: Any) -> None:
-    """In a new process: one thread, and interrupts are for the first one to obey."""
+    """In a new process: one thread, and interrupts are for the first one to obey. When that is gone, so is this."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     torch.set_num_threads(1)
     _Process.work, _Process.made, _Process.stop = work, made, stop
+
+
+def _end_with(parent: Any) -> None:
+    """A pool of which the first process was killed would wait for work for ever."""
+    parent.join()
+    os._exit(1)
 
 
 def _one(index: int, piece: Any) -> Any:
