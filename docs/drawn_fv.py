@@ -231,9 +231,14 @@ def draw_state(found: Found) -> None:
     write("fv_provenance", table(["", ""], rows))
     missing = [job.name for job in found.jobs if job.name not in found.results]
     text = "Every job has a result.\n" if not missing else f"Missing, {len(missing)} of {len(found.jobs)}:\n\n"
-    for family in dict.fromkeys(name.partition("-")[0] for name in missing):
-        own = [name.partition("-")[2] for name in missing if name.startswith(f"{family}-")]
-        text += f"- {family}: {', '.join(own)}\n"
+    by_family: dict[str, dict[str, list[str]]] = {}
+    for name in missing:
+        family, _, rest = name.partition("-")
+        arm, _, seed = rest.rpartition("-") if rest[-1].isdigit() else (rest, "", "")
+        by_family.setdefault(family, {}).setdefault(arm, []).append(seed)
+    for family, arms in by_family.items():
+        said = (f"{arm} (seeds {', '.join(seeds)})" if all(seeds) else arm for arm, seeds in arms.items())
+        text += f"- {family}: {'; '.join(said)}\n"
     if found.odd:
         text += "\nMeasured with settings that the code no longer has, and shown as they are:\n\n"
         text += "".join(f"- {name}: {'; '.join(words)}\n" for name, words in found.odd.items())
@@ -273,7 +278,7 @@ def _headline(found: Found, maze: str) -> list[dict[str, Any]]:
 def _score(outcomes: Sequence[Mapping[str, Any]], which: str) -> str:
     """With an interval over seeds, then episodes."""
     rows = [np.array(outcome[which]) for outcome in outcomes if outcome[which] is not None]
-    return f"{interval(rows)} ({len(rows)} seeds)" if rows else "missing"
+    return f"{interval(rows)} ({len(rows)} seed{'s' * (len(rows) > 1)})" if rows else "missing"
 
 
 def _mean(outcomes: Sequence[Mapping[str, Any]], of: Callable[[Mapping[str, Any]], Any], form: str) -> str:

@@ -95,6 +95,24 @@ def test_ways_round_are_as_smooth_as_the_model() -> None:
     assert (middles < -1.0).any()
 
 
+def test_what_hangs_together_moves_along_and_all_are_out() -> None:
+    """In one estimate: points beside the box, which have no need to, move the same way; none is left in the box."""
+    path = Trig(1.0)
+    exact = law().denoiser(path)
+    x_t = path.perturb(law().sample(200, seeds=0), 0.5, torch.randn(200, H, 4, dtype=f64))
+    before, after = exact(x_t, 0.5), keep_out(BOX, margin=0.05).on(exact)(x_t, 0.5)
+    x0, y0, x1, y1 = BOX
+    wider = (x0 - 0.05 + 1e-9, y0 - 0.05 + 1e-9, x1 + 0.05 - 1e-9, y1 + 0.05 - 1e-9)
+    was = inside(before, wider)
+    assert was.any(1).float().mean() > 0.3
+    assert not inside(after, wider).any()
+    moved = (after - before)[..., 1]
+    beside = was.any(1, keepdim=True) & ~was
+    way = (moved * was).sum(1, keepdim=True).sign()
+    assert (moved * way)[beside].mean() > 0.05
+    assert moved[~was.any(1)].abs().max() == 0
+
+
 def test_ways_that_miss_the_box_are_left_alone() -> None:
     free, kept = plans(), plans(keep_out((50, 50, 51, 51)))
     torch.testing.assert_close(kept, free)

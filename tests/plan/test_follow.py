@@ -67,8 +67,10 @@ def test_progress_is_where_the_path_is_nearest_and_never_back() -> None:
 
 
 def test_velocities_do_not_count_as_progress() -> None:
-    paths = paths_on(line(0, 1, 2, 3), 1)
-    paths.advance(np.array([[1.1, 0.0, 50.0, 50.0]]))
+    plan = line(0, 1, 2, 3)
+    plan[0, :, 2] = [1, 1, 1, 50]
+    paths = paths_on(plan, 1)
+    paths.advance(np.array([[1.1, 0.0, 50.0, 0.0]]))
     assert paths.at[0] == 1
 
 

@@ -43,6 +43,8 @@ def test_it_replans_on_schedule_for_those_who_are_active() -> None:
     assert controller.plans == []
     controller.act(states(1), np.ones(1, bool))
     assert [planned.step for planned in controller.plans] == [0]
+    assert proposer.calls[-1]["kept"] is None
+    assert proposer.calls[-1]["seeds"].tolist() == proposer.calls[0]["seeds"][:1].tolist()
 
 
 def proposer_best(planned: Any) -> np.ndarray:

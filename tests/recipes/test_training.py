@@ -57,10 +57,12 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("recipe", [PLAIN, WHOLE], ids=["FV", "Diffuser"])
 def test_a_killed_run_ends_in_the_same_weights(recipe: Any, tmp_path: Path) -> None:
-    whole = trained(recipe, tmp_path / "whole")
-    killed = training(recipe, tmp_path / "killed")
-    trainer = killed.trainer
-    trainer.checkpoint_every, advance = 3, trainer.advance
+    uninterrupted = training(recipe, tmp_path / "whole").trainer
+    uninterrupted.log_every = 2
+    uninterrupted.train()
+    whole = uninterrupted.weights()
+    trainer = training(recipe, tmp_path / "killed").trainer
+    trainer.checkpoint_every, trainer.log_every, advance = 3, 2, trainer.advance
 
     def until_five() -> None:
         if trainer.step == 5:
@@ -71,6 +73,7 @@ def test_a_killed_run_ends_in_the_same_weights(recipe: Any, tmp_path: Path) -> N
     with pytest.raises(KilledError):
         trainer.train()
     again = training(recipe, tmp_path / "killed")
+    again.trainer.log_every = 2
     assert again.trainer.step == 3
     again.trainer.train()
     assert same(again.trainer.weights(), whole)
@@ -85,11 +88,10 @@ def rows(run: Path) -> list[str]:
 
 def test_the_landscape_does_not_touch_the_training(tmp_path: Path) -> None:
     """Weights with it, and without a folder, where there is none."""
-    recipe = replace(PLAIN, weighting="head")
-    made = training(recipe, tmp_path)
+    made = training(run=tmp_path)
     made.trainer.log_every = 2
     made.trainer.train()
-    assert same(made.trainer.weights(), trained(recipe))
+    assert same(made.trainer.weights(), trained())
     with (tmp_path / "landscape.csv").open() as file:
         table = list(csv.DictReader(file))
     assert sorted({int(row["step"]) for row in table}) == [2, 4, 6, 8]
@@ -120,7 +122,7 @@ def test_an_agent_is_a_copy_and_leaves_the_training_alone() -> None:
             {"recipe": replace(PLAIN, degree=3, candidates=9)},
             "fields.candidates: 3 there, 9 here; fields.degree: 5 there",
         ),
-        ({"seed": 1}, "seed: 0 there, 1 here"),
+        ({"seed": 1}, r"belongs to another recipe \(seed: 0 there, 1 here"),
         ({"data": logs_of([900, 700])}, "data.digest"),
     ],
 )
@@ -259,3 +261,14 @@ def test_inverse_dynamics_hear_states_on_a_scale() -> None:
     assert pairing.scale[2:4].sub(1).abs().min() > 0.01
     averaged: Any = made.agent().follower
     assert torch.equal(averaged.dynamics.pairing.scale, pairing.scale)
+
+
+def test_the_seed_alone_decides_the_weights() -> None:
+    torch.manual_seed(1)
+    first = training().trainer.weights()
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    second = training().trainer.weights()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(first, second)
+    assert not same(first, training(seed=1).trainer.weights())

@@ -55,8 +55,8 @@ class Octaves(nn.Module):
 
 
 class Atlas(nn.Module):
-    """Appends learned features of a place: `[..., D] -> [..., D + extra]`, x itself first. For each of `cells` there is a
-    table of cells x cells vectors over [-reach, reach]^2, read between its entries by bilinear interpolation; beyond,
+    """Appends learned features of a place: `[..., D] -> [..., D + extra]`, x itself first. For each of `cells` there is
+    a table of cells x cells vectors over [-reach, reach]^2, read between its entries by bilinear interpolation; beyond,
     the edge goes on. What a convolution has to work out from sines again at every point, a table learns once for each
     place.
 

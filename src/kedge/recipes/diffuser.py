@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from kedge.recipes.planning import Planning
+from kedge.recipes.planning import (
+    CriticName,
+    DecayName,
+    OptimiserName,
+    PathName,
+    Planning,
+    Prediction,
+    Scale,
+    SolverName,
+    WeightingName,
+)
 
 
 @dataclass(frozen=True)
@@ -18,22 +27,22 @@ class Diffuser(Planning):
     defaults are for a CPU: the same system on a plan of 32 points 15 steps apart.
     """
 
-    path: Literal["trig", "vp", "cosine"] = "cosine"
-    predict: Literal["trig", "eps", "clean", "velocity"] = "clean"
-    weighting: Literal["polynomial", "head", "min-snr", "uniform", "eps", "clean"] = "clean"
+    path: PathName = "cosine"
+    predict: Prediction = "clean"
+    weighting: WeightingName = "clean"
     octaves: int = 0
     actions: bool = True
-    normalise: Literal["gaussian", "limits"] = "limits"
+    normalise: Scale = "limits"
     goals: float = 0.5
     aim: bool = True
-    optimiser: Literal["muon", "adamw"] = "adamw"
+    optimiser: OptimiserName = "adamw"
     rate: float = 2e-4
-    decay: Literal["linear", "cosine", "constant"] = "constant"
-    solver: Literal["2m", "ddim", "ddpm"] = "ddpm"
+    decay: DecayName = "constant"
+    solver: SolverName = "ddpm"
     evaluations: int = 64
     rho: float = 0.0
     guidance: float = 0.1
-    critic: Literal["mlp", "transformer", "none"] = "mlp"
+    critic: CriticName = "mlp"
     candidates: int = 64
     support: float = 0.0
     keep: bool = False

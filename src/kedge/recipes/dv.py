@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from kedge.recipes.planning import Planning
+from kedge.recipes.planning import (
+    CriticName,
+    DecayName,
+    FollowerName,
+    NetName,
+    OptimiserName,
+    PathName,
+    Planning,
+    Prediction,
+    SolverName,
+    WeightingName,
+)
 
 
 @dataclass(frozen=True)
@@ -19,29 +29,29 @@ class DV(Planning):
 
     steps: int = 1_000_000
     batch: int = 128
-    path: Literal["trig", "vp", "cosine"] = "vp"
-    predict: Literal["trig", "eps", "clean", "velocity"] = "eps"
-    weighting: Literal["polynomial", "head", "min-snr", "uniform", "eps", "clean"] = "eps"
-    net: Literal["unet", "dit", "conv"] = "dit"
+    path: PathName = "vp"
+    predict: Prediction = "eps"
+    weighting: WeightingName = "eps"
+    net: NetName = "dit"
     width: int = 256
     depth: int = 2
     octaves: int = 0
     goals: float = 0.0
     aim: bool = False
-    optimiser: Literal["muon", "adamw"] = "adamw"
+    optimiser: OptimiserName = "adamw"
     rate: float = 2e-4
     hold: float = 0.0
-    decay: Literal["linear", "cosine", "constant"] = "cosine"
-    solver: Literal["2m", "ddim", "ddpm"] = "ddim"
+    decay: DecayName = "cosine"
+    solver: SolverName = "ddim"
     evaluations: int = 20
     rho: float = 0.0
-    critic: Literal["mlp", "transformer", "none"] = "transformer"
+    critic: CriticName = "transformer"
     critic_rate: float = 3e-4
     candidates: int = 50
     support: float = 0.0
     keep: bool = False
     nearby: float = 0.0
     atlas: int = 0
-    follow: Literal["chase", "inverse", "inverse-diffusion"] = "inverse-diffusion"
+    follow: FollowerName = "inverse-diffusion"
     ahead: int = 15
     replan: int = 1

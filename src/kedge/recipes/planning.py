@@ -22,6 +22,17 @@ from kedge.walk.grids.levels import Grid
 from kedge.walk.solvers import DDIM, DDPM, DPMSolverPP
 from kedge.walk.state import Solver
 
+PathName = Literal["trig", "vp", "cosine"]
+Prediction = Literal["trig", "eps", "clean", "velocity"]
+WeightingName = Literal["polynomial", "head", "min-snr", "uniform", "eps", "clean"]
+NetName = Literal["unet", "dit", "conv"]
+Scale = Literal["gaussian", "limits"]
+OptimiserName = Literal["muon", "adamw"]
+DecayName = Literal["linear", "cosine", "constant"]
+SolverName = Literal["2m", "ddim", "ddpm"]
+CriticName = Literal["mlp", "transformer", "none"]
+FollowerName = Literal["chase", "inverse", "inverse-diffusion"]
+
 
 @dataclass(frozen=True)
 class Planning:
@@ -35,13 +46,13 @@ class Planning:
     """Points of a plan."""
     stride: int = 15
     """Steps from one point of a plan to the next."""
-    path: Literal["trig", "vp", "cosine"] = "trig"
+    path: PathName = "trig"
     """How plans become noise: TrigFlow's path, the variance-preserving diffusion, or its cosine form."""
-    predict: Literal["trig", "eps", "clean", "velocity"] = "trig"
+    predict: Prediction = "trig"
     """What the network's output means."""
     sigma_data: float = 1.0
     """The data's standard deviation on the trigonometric path; plans are normalised to 1."""
-    weighting: Literal["polynomial", "head", "min-snr", "uniform", "eps", "clean"] = "polynomial"
+    weighting: WeightingName = "polynomial"
     """What an error counts at a noise level: the variational polynomial, a learned head, min-SNR, or equal weights on
     the velocity ("uniform", which is EDM's weighting on the trigonometric path), on the noise, on the clean plan."""
     degree: int = 5
@@ -54,7 +65,7 @@ class Planning:
     """Mean of the log noise scale in training, on the trigonometric path."""
     level_std: float = 1.2
     """... and its standard deviation."""
-    net: Literal["unet", "dit", "conv"] = "unet"
+    net: NetName = "unet"
     """The denoiser's network: a temporal U-Net, a transformer, or a plain convolutional net."""
     width: int = 32
     """Channels of the network."""
@@ -68,19 +79,19 @@ class Planning:
     """Channels of the tables in which the denoiser learns what is where; 0 for none."""
     actions: bool = False
     """Whether plans hold actions too."""
-    normalise: Literal["gaussian", "limits"] = "gaussian"
+    normalise: Scale = "gaussian"
     """Plans have unit variance, or lie in [-1, 1]."""
     goals: float = 0.25
     """Share of windows that end at a state which the planner is told: it learns to plan to a goal."""
     aim: bool = True
-    """Whether, when it acts, it plans to the place where the logs earned rewards; otherwise the critic alone decides."""
-    optimiser: Literal["muon", "adamw"] = "muon"
+    """Whether, when it acts, it plans to the place where the logs earned rewards; else the critic alone decides."""
+    optimiser: OptimiserName = "muon"
     """The planner's optimiser; Muon takes the kernels of convolutions as matrices."""
     rate: float = 8e-3
     """The planner's learning rate."""
     hold: float = 0.3
     """Share of the steps at the full rate, before it falls."""
-    decay: Literal["linear", "cosine", "constant"] = "linear"
+    decay: DecayName = "linear"
     """How the rate falls."""
     clip: float = 50.0
     """Longer gradients are shortened to this; the same for all weightings."""
@@ -88,7 +99,7 @@ class Planning:
     """Width of the moving average of the weights, as a share of the run."""
     ema: float = 0.9999
     """The moving average's decay is never above this."""
-    solver: Literal["2m", "ddim", "ddpm"] = "2m"
+    solver: SolverName = "2m"
     """How a walk is stepped: DPM-Solver++(2M), DDIM or DDPM."""
     evaluations: int = 5
     """Network evaluations a plan."""
@@ -98,7 +109,7 @@ class Planning:
     """The last noise scale before the clean plan."""
     rho: float = 3.0
     """How the levels are spaced: EDM's exponent; 0 for even steps in time, over all of the path."""
-    critic: Literal["mlp", "transformer", "none"] = "mlp"
+    critic: CriticName = "mlp"
     """What says which candidate is best."""
     critic_rate: float = 1e-3
     """The critic's learning rate."""
@@ -121,7 +132,7 @@ class Planning:
     """Share of the candidates that are looked for near the last plan: it is noised, and denoised again."""
     nearby_scale: float = 2.0
     """How much it is noised."""
-    follow: Literal["chase", "inverse", "inverse-diffusion"] = "chase"
+    follow: FollowerName = "chase"
     """How a plan becomes actions: P-D control towards a point ahead, or learned inverse dynamics."""
     ahead: int = 30
     """Steps by which that point is ahead."""
