@@ -76,9 +76,10 @@ $(LEAN): pyproject.toml constraints.txt
 
 # `.installing` is there while anything is made or installed: found at the start, it tells of an install that was killed,
 # and what that left cannot be trusted. (It is moved away in one stroke, for removing it may be interrupted as well.) A
-# failure that pip reports has been rolled back, and is tried again on top of what is there.
+# failure that pip reports has been rolled back, and is tried again on top of what is there; not so an interrupted pip,
+# which is why the shell leaves first.
 define installed
-	python=""; \
+	trap 'exit 130' INT TERM; python=""; \
 	for name in $${PYTHON:-python3.11 python3 python3.12 python3.13}; do \
 	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$name"; break; fi; \
 	done; \

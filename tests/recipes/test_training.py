@@ -18,6 +18,7 @@ from kedge.data import Trajectories
 from kedge.errors import InputError
 from kedge.plan import Agent
 from kedge.recipes import FV, Diffuser, load
+from kedge.recipes.landscape import Landscape
 from kedge.recipes.training import HELD_OUT, Training, divided
 from kedge.train import CheckpointError, Tick, load_weights
 from small_maze import logs
@@ -272,3 +273,26 @@ def test_the_seed_alone_decides_the_weights() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert same(first, second)
     assert not same(first, training(seed=1).trainer.weights())
+
+
+def test_a_landscape_goes_on_with_what_it_has_and_has_not(tmp_path: Path) -> None:
+    made = training(run=tmp_path)
+    (sink,) = [sink for sink in made.trainer.sinks if isinstance(sink, Landscape)]
+    sink.due = [2, 3, 6]
+
+    def steps() -> list[int]:
+        return sorted({int(row.partition(",")[0]) for row in rows(tmp_path)[1:]})
+
+    sink.open(tmp_path, 0)
+    for step in (1, 2):
+        sink.write(step, {})
+    sink.close()
+    sink.open(tmp_path, 3)  # killed after step 3, which was due but at which nothing was logged
+    for step in (4, 5, 6, 7):
+        sink.write(step, {})
+    assert steps() == [2, 4, 6]
+    sink.close()
+    sink.open(tmp_path, 6)
+    sink.write(7, {})
+    sink.close()
+    assert steps() == [2, 4, 6]

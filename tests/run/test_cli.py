@@ -284,7 +284,7 @@ def test_a_maze_that_is_none_is_one_line(drawn: str, said: str, run: Run) -> Non
 
 
 def test_a_goal_in_a_wall_and_an_environment_that_does_not_fit_are_one_line(run: Run) -> None:
-    code, _, err = run("train", "fv", "--env", "maze2d-umaze", "--goal", "2", "1")
+    code, _, err = run("train", "fv", *MADE, "--goal", "2", "1")
     assert (code, err.count("\n")) == (2, 1)
     assert "the goal (2.0, 1.0) lies in the wall at row 3 column 2; move it" in err
     np.savez("my.npz", **columns(state=6))

@@ -89,15 +89,16 @@ def proposal_of(recipe: Planning) -> Proposal:
 
 def weighting_of(recipe: Planning) -> Weighting:
     """What an error counts at a level."""
+    even = weightings.Uniform(of="v", sigma_data=recipe.sigma_data)
     match recipe.weighting:
         case "polynomial":
             return weightings.Polynomial(recipe.degree, regress=recipe.regress, smooth=recipe.smooth)
         case "head":
-            return weightings.LearnedHead()
+            return weightings.LearnedHead(even)
         case "min-snr":
-            return weightings.MinSNR()
+            return weightings.MinSNR(sigma_data=recipe.sigma_data)
         case "uniform":
-            return weightings.Uniform(of="v", sigma_data=recipe.sigma_data)
+            return even
         case "eps" | "clean":
             return weightings.Uniform(of=recipe.weighting)
 
