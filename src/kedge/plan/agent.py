@@ -60,8 +60,8 @@ class Agent:
 
         Args:
             observation: where we are.
-            goal: where to be at the end, as the first numbers of a state: `[G]`, or `[B, G]`. Without one, the critic
-                alone decides where to go.
+            goal: where to be at the end, as the first numbers of a state: `[G]`, or `[B, G]`. The soonest there is the
+                best then. Without one it plans as it acts: the critic decides which candidate is best.
             candidates: how many to choose from.
             seed: of the noise; the same seed gives the same plan.
             frames: whether to keep the estimates on the way from noise.
@@ -87,7 +87,9 @@ class Agent:
         frames: bool = False,
         kept: Float[np.ndarray, "b h s"] | None = None,
     ) -> Plan:
-        """Proposes and judges; `kept` is one more candidate each, the last in the plan."""
+        """Proposes and judges; `kept` is one more candidate each, the last in the plan. Without a goal, the agent's own
+        is what plans end at, if it has one, and the critic's word is what they are worth.
+        """
         if not np.isfinite(observations).all():
             raise InputError("cannot plan from an observation with a nan or an infinity in it")
         width = len(self.judge.normaliser.shift)
@@ -99,10 +101,14 @@ class Agent:
         states = torch.from_numpy(observations).float()
         shots: Frames | None = [] if frames else None
         rest = None if kept is None else torch.from_numpy(kept).float()
-        found = self.proposer.propose(states, seeds, _goals(goal, *observations.shape), rest, shots)
+        told = _goals(self.goal if goal is None else goal, *observations.shape)
+        found = self.proposer.propose(states, seeds, told, rest, shots)
         if rest is not None:
             found = torch.cat([found, rest.to(found)[:, None]], 1)
-        values = self.judge.values(found)
+        if goal is None or told is None:
+            values = self.judge.values(found)
+        else:
+            values = self.judge.soonest(found, told, self.proposer.stride)
         best = self.judge.choose(found, values)
         return Plan(
             states=_array(found),

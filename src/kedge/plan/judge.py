@@ -24,6 +24,8 @@ class Judge:
     critic:     of normalised trajectories `[B, H, S] -> [B]`; None likes all the same
     normaliser: of states
     support:    where the logs have been; None to ask the critic alone
+    reach:      how near to a goal that is told counts as there, in the data's own units
+    discount:   of the time until then, a step
     """
 
     critic: Any
@@ -32,6 +34,8 @@ class Judge:
     firmness: float = 1.0
     near: int = 3
     far: float = 0.1
+    reach: float = 0.5
+    discount: float = 0.997
 
     @torch.no_grad()
     def values(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n"]:
@@ -40,6 +44,18 @@ class Judge:
             return states.new_zeros(states.shape[:2])
         flat = self.normaliser(states.to(self.normaliser.shift).flatten(0, 1))
         return self.critic(flat).unflatten(0, states.shape[:2])
+
+    def soonest(
+        self, states: Float[Tensor, "b n h s"], goal: Float[Tensor, "b g"], stride: int
+    ) -> Float[Tensor, "b n"]:
+        """`discount^k` with k the step of the first point within `reach` of a goal that the critic knows nothing of; 0
+        for a trajectory that never comes there. Positions are the first half of a state.
+        """
+        d = states.shape[-1] // 2
+        away = (states[..., :d] - goal.to(states)[:, None, None, :d]).norm(dim=-1)
+        there = away <= self.reach
+        first = there.float().argmax(-1)
+        return torch.where(there.any(-1), self.discount ** (stride * first.to(states)), 0.0)
 
     def feasible(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n"]:
         """The share of each trajectory that lies in the support."""

@@ -61,7 +61,7 @@ class Receding:
             kept = paths.rest(who, self.agent.proposer.horizon)
             kept[:, 0] = here
         seeds = candidate_seeds(self.seeds[who], self.rounds, self.candidates)
-        plan = self.agent.consider(here, seeds, goal=self.agent.goal, kept=kept)
+        plan = self.agent.consider(here, seeds, kept=kept)
         paths.put(who, plan.trajectory.astype(float))
         points = plan.trajectory[..., :2].astype(np.float32)
         self.plans.append(Planned(self.step, plan.stride, who, points, plan.value))
