@@ -11,7 +11,7 @@ from torch import nn
 
 from kedge.cond import Cond
 from kedge.denoise import Denoiser
-from kedge.nets import MLP, ConvNet, DiT1D, Fourier, Octaves, UNet1D
+from kedge.nets import MLP, Atlas, ConvNet, DiT1D, Fourier, Octaves, UNet1D
 from kedge.paths import Trig
 
 B, T, D, EXTRA = 3, 8, 4, 20
@@ -164,3 +164,48 @@ def test_what_does_not_fit_is_said_in_one_line(make: Callable[[], object], says:
     with pytest.raises(ValueError, match=says) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def plane(cells: int) -> Atlas:
+    """A table that holds its own places: x in the first channel, 10 y in the second."""
+    atlas = Atlas((2, 0), channels=2, cells=(cells,), reach=3.0).double()
+    line = torch.linspace(-3, 3, cells, dtype=torch.float64)
+    with torch.no_grad():
+        atlas.tables[0].copy_(torch.stack([line.expand(cells, cells), 10 * line[:, None].expand(cells, cells)])[None])
+    return atlas
+
+
+def test_an_atlas_is_read_between_its_entries():
+    """Bilinear interpolation is exact on a plane, at any point and any number of cells."""
+    x = torch.rand(3, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 6 - 3
+    for cells in (2, 7):
+        found = plane(cells)(x)
+        torch.testing.assert_close(found[..., :4], x, rtol=0, atol=0)
+        torch.testing.assert_close(found[..., 4:], torch.stack([x[..., 2], 10 * x[..., 0]], -1))
+
+
+def test_beyond_the_atlas_its_edge_goes_on():
+    x = torch.tensor([[[9.0, 0.0, -5.0, 0.0]]], dtype=torch.float64)
+    assert plane(5)(x)[0, 0, 4:].tolist() == [-3.0, 30.0]
+
+
+def test_an_atlas_appends_a_table_for_each_size():
+    atlas = Atlas(channels=3, cells=(4, 8))
+    assert atlas.extra == 6
+    assert atlas(torch.zeros(2, 7, 5)).shape == (2, 7, 11)
+
+
+def test_a_network_learns_its_atlas():
+    net = Fourier.around(UNet1D, D, width=16, mults=(1, 2), atlas=Atlas(channels=3, cells=(4, 8)))
+    x, t = inputs()
+    net(x.float(), t.float()).square().sum().backward()
+    assert net.atlas is not None
+    assert all(table.grad is not None and table.grad.abs().sum() > 0 for table in net.atlas.tables)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"), [({"dims": (0, 1, 2)}, "two dimensions"), ({"reach": 0.0}, "reach must be positive")]
+)
+def test_an_atlas_says_what_is_wrong(options, says):
+    with pytest.raises(ValueError, match=says):
+        Atlas(**options)

@@ -14,12 +14,12 @@ from kedge.recipes import DV
 from kedge.recipes.training import Training
 from kedge.rl import InverseDiffusion, MinusSteps, PlanTransformer
 from kedge.walk.solvers import DDIM
-from small_maze import arrived, logs
+from small_maze import logs
 
 pytestmark = pytest.mark.system
 
 SMALL = DV(
-    steps=80, batch=12, width=32, depth=1, horizon=8, stride=20, evaluations=5, candidates=8, replan=20, ahead=10,
+    steps=40, batch=12, width=32, depth=1, horizon=8, stride=20, evaluations=5, candidates=8, replan=20, ahead=10,
     rate=5e-3, critic_rate=1e-3, ema=0.95,
 )  # fmt: skip
 
@@ -51,13 +51,3 @@ def test_seconds_of_training_make_plans_that_hang_together() -> None:
     steps = [agent.plan(here).largest_step()[:, 0] for agent in agents]
     assert steps[0].mean() < 0.7 * steps[1].mean()
     assert (steps[0] < steps[1]).mean() > 0.75
-
-
-@pytest.mark.slow
-def test_more_of_it_finds_the_goal() -> None:
-    """From all over a ring of a maze it arrives where the same agent untrained does not."""
-    ours = arrived(replace(SMALL, steps=150).train(logs(), progress=False))
-    theirs = arrived(replace(SMALL, steps=1).train(logs(), progress=False))
-    difference = ours.astype(float) - theirs
-    assert difference.mean() > 0.25
-    assert difference.mean() > 2 * difference.std(ddof=1) / len(difference) ** 0.5

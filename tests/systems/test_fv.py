@@ -38,8 +38,8 @@ def test_it_is_made_of_what_the_paper_says() -> None:
 
 
 def test_seconds_of_training_learn_what_plans_look_like() -> None:
-    """The error on windows that were held out falls by a fifth and more, at the levels where
-    the noise hides where a plan leads but not that it hangs together.
+    """The error on windows that were held out falls by a fifth and more at the middle levels, where noise hides where
+    a plan leads but not that it hangs together.
     """
     training = Training(replace(SMALL, steps=60), logs(), None, progress=False)
     held_out = divided(SMALL, logs())[1]
