@@ -134,6 +134,7 @@ def test_around_builds_both() -> None:
     net = Fourier.around(UNet1D, 4, 16, (1, 2), dims=(1,), count=3, longest=2, features="fourier")
     assert isinstance(net.net, UNet1D)
     assert (net.net.dim, net.net.out, net.octaves.dims, net.octaves.extra) == (10, 4, (1,), 6)
+    assert float(net.octaves.w[0]) == 1 / 2
     denoiser = Denoiser(net, Trig(0.5), "trig")
     assert denoiser(torch.randn(2, 8, 4), 0.3).shape == (2, 8, 4)
 
