@@ -112,7 +112,9 @@ class Training:
         told = self._windows(logs, normaliser, "random", recipe.batch, seed=1) if recipe.goals else None
         pairs = None
         if self.models.inverse is not None:
-            pairs = Pairs(logs, (1, recipe.stride), recipe.batch, relative=places(logs), seed=2)
+            # Diffusion Veteran's pairs lie exactly one stride apart; the regression hears how far apart they are
+            offsets = (recipe.stride if recipe.follow == "inverse-diffusion" else 1, recipe.stride)
+            pairs = Pairs(logs, offsets, recipe.batch, relative=places(logs), seed=2)
         return Plans(windows, told, recipe.goals, pairs)
 
     def _standardise(self, source: Plans) -> None:
