@@ -79,10 +79,11 @@ def test_the_judge_sets_back_what_leaves_the_support() -> None:
 
     def chosen(**settings: float | int) -> int:
         judge = Judge(critic, unit(), grid(), **settings)  # type: ignore[arg-type]
-        return int(judge.choose(candidates, judge.values(candidates))[0])
+        return int(judge.choose(judge.values(candidates), judge.inside(candidates))[0])
 
+    free = Judge(critic, unit())
     # outside: (0, 0), (0, 1), (0, .5) less what rounds: 1.5 + k/6 >= 2 from k = 3
-    assert Judge(critic, unit()).choose(candidates, Judge(critic, unit()).values(candidates)).tolist() == [1]
+    assert free.choose(free.values(candidates), free.inside(candidates)).tolist() == [1]
     assert chosen(firmness=10.0, near=2) == 0
     assert chosen(firmness=1.5, near=2) == 1  # 1.5, 3.5 - 1.5, 2.5 - .75
     assert chosen(firmness=2.2, near=2) == 0  # 1.5, 1.3, 1.4
@@ -98,14 +99,14 @@ def test_values_are_of_normalised_plans() -> None:
 
 def test_feasible_is_the_mean_share_and_one_where_nothing_is_known() -> None:
     candidates = torch.stack([plan(0.5, 1.0, 1.5), plan(0.5, 2.0, 3.5)])[None]
-    assert Judge(None, unit(), grid()).feasible(candidates).tolist() == [[1.0, 0.5]]
-    assert Judge(None, unit()).feasible(candidates).tolist() == [[1.0, 1.0]]
+    assert Judge(None, unit(), grid()).inside(candidates).mean(-1).tolist() == [[1.0, 0.5]]
+    assert Judge(None, unit()).inside(candidates).mean(-1).tolist() == [[1.0, 1.0]]
 
 
 def test_without_a_critic_all_are_worth_the_same() -> None:
     candidates = torch.stack([plan(0.5, 2.0, 3.5), plan(0.5, 1.0, 1.5)])[None]
     judge = Judge(None, unit(), grid())
     assert judge.values(candidates).tolist() == [[0.0, 0.0]]
-    assert judge.choose(candidates, judge.values(candidates)).tolist() == [1]
+    assert judge.choose(judge.values(candidates), judge.inside(candidates)).tolist() == [1]
     alone = Judge(None, unit())
-    assert alone.choose(candidates, alone.values(candidates)).tolist() == [0]
+    assert alone.choose(alone.values(candidates), alone.inside(candidates)).tolist() == [0]

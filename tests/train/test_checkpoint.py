@@ -189,8 +189,8 @@ def test_dying_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
 def test_the_order_on_disk_is_files_then_folder_then_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only this order makes a name on the disk mean that its contents are there, after a power cut too."""
     forced: list[str] = []
-    really, rename = checkpoint._to_disk, os.rename
-    monkeypatch.setattr(checkpoint, "_to_disk", lambda path: (forced.append(path.name), really(path)))
+    really, rename = checkpoint.to_disk, os.rename
+    monkeypatch.setattr(checkpoint, "to_disk", lambda path: (forced.append(path.name), really(path)))
     monkeypatch.setattr(os, "rename", lambda a, b: (forced.append("renamed"), rename(a, b)))
     save_tree(tmp_path / "state" / "c", {"x": torch.zeros(3)})
     assert forced == ["tensors.safetensors", "state.json", ".writing-c", "renamed", "state"]

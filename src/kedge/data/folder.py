@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from kedge.disk import to_disk
 from kedge.errors import InputError
 
 FORMAT = "kedge-trajectories-1"
@@ -142,7 +143,7 @@ class Writer:
         meta = {"format": FORMAT, "columns": kinds, "digest": digest, "provenance": self.provenance}
         (self.scratch / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
         for path in (self.scratch / "ends.npy", self.scratch / META, self.scratch):
-            _to_disk(path)
+            to_disk(path)
         if self.folder.exists() and not self.replace:  # another process was quicker
             if read_meta(self.folder)["digest"] != digest:
                 raise InputError(f"{self.folder} was written by another process meanwhile, with other data")
@@ -153,7 +154,7 @@ class Writer:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             os.rename(self.scratch, self.folder)
-        _to_disk(self.folder.parent)
+        to_disk(self.folder.parent)
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -197,11 +198,3 @@ def _alive(scratch: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

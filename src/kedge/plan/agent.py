@@ -109,11 +109,12 @@ class Agent:
             values = self.judge.values(found)
         else:
             values = self.judge.soonest(found, told, self.proposer.stride)
-        best = self.judge.choose(found, values)
+        inside = self.judge.inside(found)
+        best = self.judge.choose(values, inside)
         return Plan(
             states=_array(found),
             values=_array(values),
-            feasible=_array(self.judge.feasible(found)),
+            feasible=_array(inside.mean(-1)),
             best=best.cpu().numpy(),
             stride=self.proposer.stride,
             frames=[(scale, _array(estimate)) for scale, estimate in shots or []],

@@ -17,9 +17,9 @@ from kedge.plan.support import Support
 class Judge:
     """The best by the critic, among those that stay where logged behaviour has been.
 
-    The score of a candidate is `V - firmness (1 - s)`, with V the critic's value and s the least share that any of the
-    next `near` segments has in the support; what lies further ahead is planned again before it is reached, and counts
-    a `far`-th of that.
+    The score of a candidate is `V - firmness (sum of o over the next near segments + far * sum of o over the others)`,
+    with V the critic's value and o the share of a segment that lies outside the support: what lies further ahead is
+    planned again before it is reached.
 
     critic:     of normalised trajectories `[B, H, S] -> [B]`; None likes all the same
     normaliser: of states
@@ -57,19 +57,15 @@ class Judge:
         first = there.float().argmax(-1)
         return torch.where(there.any(-1), self.discount ** (stride * first.to(states)), 0.0)
 
-    def feasible(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n"]:
-        """The share of each trajectory that lies in the support."""
-        return states.new_ones(states.shape[:2]) if self.support is None else self._inside(states).mean(-1)
-
-    def choose(self, states: Float[Tensor, "b n h s"], values: Float[Tensor, "b n"]) -> Int64[Tensor, " b"]:
-        """The best candidate of each."""
+    def inside(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n segments"]:
+        """Of each segment, the share that lies in the support; all of it where there is none."""
         if self.support is None:
-            return values.argmax(1)
-        outside = 1 - self._inside(states).to(values)
+            b, n, h = states.shape[:3]
+            return states.new_ones(b, n, h - 1)
+        return self.support.share(states.to(self.support.low))
+
+    def choose(self, values: Float[Tensor, "b n"], inside: Float[Tensor, "b n segments"]) -> Int64[Tensor, " b"]:
+        """The best candidate of each."""
+        outside = 1 - inside.to(values)
         near, far = outside[..., : self.near].sum(-1), outside[..., self.near :].sum(-1)
         return (values - self.firmness * (near + self.far * far)).argmax(1)
-
-    def _inside(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n segments"]:
-        """Of each segment, the share that lies in the support."""
-        assert self.support is not None
-        return self.support.share(states.to(self.support.low))

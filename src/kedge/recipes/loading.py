@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kedge.data import Normaliser
+from kedge.disk import read_json
 from kedge.errors import InputError
 from kedge.plan import Agent, Support
 from kedge.recipes.networks import Models, Sizes, build
@@ -56,10 +56,7 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / "recipe.json"
     if not path.is_file():
         raise InputError(f"{folder} is no run: it has no recipe.json; give the folder that `kedge train` has made")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error})") from None
+    return read_json(path)
 
 
 def _recipe(told: dict[str, Any], folder: Path) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from kedge.disk import read_json
 from kedge.errors import InputError
 from kedge.run.scores import Scores
 from kedge.run.statistics import FEW, Interval, Paired, holm, interval, paired
@@ -255,10 +256,7 @@ def _recipe(folder: Path) -> dict[str, Any] | None:
     path = folder / "recipe.json"
     if not path.exists():
         return None
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error})") from None
+    recipe = read_json(path)
     if not isinstance(recipe, dict):
         raise InputError(f"{path} holds no recipe")
     return recipe

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from kedge.disk import read_json
 from kedge.envs.task import Planned
 from kedge.errors import InputError
 from kedge.run.feasibility import Feasibility
@@ -250,10 +251,7 @@ def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / "evaluation.json"
     if not path.exists():
         raise InputError(f"{folder} holds no evaluation (no evaluation.json): run `kedge eval {folder}`")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): evaluate again") from None
+    return read_json(path, ": evaluate again")
 
 
 def _write_traces(path: Path, scores: Scores) -> None:

@@ -22,6 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from kedge.disk import to_disk
+
 TENSORS, STATE, FORMAT = "tensors.safetensors", "state.json", "kedge checkpoint 1"
 MARK, SCRATCH = "$tensor", ".writing-"
 
@@ -87,7 +89,7 @@ def save_tree(folder: Path | str, tree: Any) -> None:
         state = {"format": FORMAT, "tensors": _seal(scratch / TENSORS), "digest": _digest(words), "tree": words}
         (scratch / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
         for path in (scratch / TENSORS, scratch / STATE, scratch):
-            _to_disk(path)
+            to_disk(path)
         _swap(scratch, folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -120,9 +122,9 @@ def save_weights(path: Path | str, tensors: Mapping[str, Tensor], notes: Mapping
     scratch = path.parent / f"{SCRATCH}{path.name}"
     try:
         save_file(_apart(tensors), scratch, metadata=dict(notes or {}))
-        _to_disk(scratch)
+        to_disk(scratch)
         os.replace(scratch, path)
-        _to_disk(path.parent)
+        to_disk(path.parent)
     except (OSError, SafetensorError) as error:
         scratch.unlink(missing_ok=True)
         raise CheckpointError(f"{path} could not be written ({error}); the one before is untouched") from None
@@ -142,7 +144,7 @@ def save_json(path: Path | str, tree: Any) -> None:
     scratch = path.parent / f"{SCRATCH}{path.name}"
     try:
         scratch.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
-        _to_disk(scratch)
+        to_disk(scratch)
         os.replace(scratch, path)
     except OSError as error:
         scratch.unlink(missing_ok=True)
@@ -234,20 +236,11 @@ def _digest(words: Any) -> str:
     return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 
 
-def _to_disk(path: Path) -> None:
-    """Forces a file, or the names in a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _swap(scratch: Path, folder: Path) -> None:
     """Puts a finished folder in its place."""
     aside = _set_aside(folder) if folder.exists() else None
     os.rename(scratch, folder)
-    _to_disk(folder.parent)
+    to_disk(folder.parent)
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kedge.disk import read_json
 from kedge.errors import InputError
 from kedge.run.scores import Scores
 
@@ -117,10 +117,7 @@ def _number(cell: str, path: Path) -> float:
 def _json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); make it again") from None
+    found = read_json(path, "; make it again")
     if not isinstance(found, dict):
         raise InputError(f"{path} is not what a run writes (no JSON object); make it again")
     return found
