@@ -14,7 +14,7 @@ from measure.jobs import Job
 
 ABLATION: dict[str, Any] = {"steps": 1000}
 """The recipe that the arms of the ablation share, as changes to `FV()`."""
-CANDIDATES = 20
+CANDIDATES = 8
 """Plans to choose from where arms are compared: with many, the best of them is good in every arm."""
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Checkpoints of the ablation, as shares of its steps."""
