@@ -85,7 +85,7 @@ def work(job: Job, store: Store) -> int:
 def measured(job: Job, store: Store) -> dict[str, object]:
     """What a job finds, and where it comes from."""
     import torch
-    from measure import rates, trained
+    from measure import exact, rates, trained
 
     from kedge.run.provenance import commit, machine, versions, when
 
@@ -94,6 +94,7 @@ def measured(job: Job, store: Store) -> dict[str, object]:
         "headline": trained.headline,
         "beside": trained.rows_beside,
         "curve": trained.curve,
+        "exact": exact.exact,
         "rates-plans": rates.plans,
         "rates-mazes": rates.mazes,
         "rates-latency": rates.latency,

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from drawn import COLOURS, DOCS, MARKERS, Page, figure_of, plain, table, write
+from drawn_exact import draw_exact
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
@@ -95,7 +96,9 @@ def draw(stored: Path = STORED, scale: str = "FULL") -> None:
     draw_degrees(found)
     draw_nets(found)
     draw_few(found)
+    draw_exact(found.results)
     draw_rates(found)
+    draw_veteran(found)
 
 
 # What was found
@@ -490,6 +493,27 @@ def draw_rates(found: Found) -> None:
         words = f"{milli[0]} ms (5 to 95 %: {milli[1]} to {milli[2]})"
         lines.append([f"one plan for one environment, {latency['candidates']} candidates, eager", words])
     write("fv_other_rates", table(["", ""], lines) if lines else NOTHING)
+
+
+def draw_veteran(found: Found) -> None:
+    """Diffusion Veteran's score, and FV's on the same starts."""
+    result = found.results.get("headline-dv-large-0")
+    ours = _headline(found, "large")
+    if result is None or not ours:
+        write("fv_veteran", NOTHING)
+        return
+    theirs = np.array(result["outcome"]["latched"])
+    count, steps = len(theirs), result["settings"]["fields"]["steps"]
+    same = [np.array(outcome["latched"][:count]) for outcome in ours]
+    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))["rows"]
+    row = next(row for row in published if row["name"] == "DV")
+    cpu = f"{result['training']['cpu']:.0f} s"
+    lines = [
+        [f"FV, latched, the same {count} starts", f"{interval(same)} ({len(same)} training seeds)"],
+        [f"DV, short-run schedule of {steps} steps ({cpu}), replan 15", f"{interval([theirs])} (1 training seed)"],
+        ["DV, as published, a million steps, its own data", str(row["scores"]["large"])],
+    ]
+    write("fv_veteran", table(["large", "score"], lines))
 
 
 # Figures

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from kedge.recipes import FV
+from kedge.recipes import DV, FV
+from kedge.recipes.planning import Planning
 from kedge.run.evaluate import REPORTING
+from measure.exact import PROBLEMS
 from measure.jobs import Job
 
 # What the ablation costs is decided here.
@@ -24,6 +26,14 @@ DIT = {"net": "dit", "width": 96}
 CONV = {"net": "conv", "width": 64}
 FEW = {"batch": 8}
 """Few samples a level: where a weighting has the least to go by."""
+
+SHORT_DV: dict[str, Any] = {"steps": 1500, "batch": 64, "replan": 15}
+"""Diffusion Veteran where there is no GPU: a schedule that ends, and a new plan at every fifteenth step only."""
+DV_EPISODES = 40
+"""It is slow at acting as well."""
+
+EXACT: dict[str, Any] = {"steps": 1000, "seeds": 5}
+"""How long small networks learn mixtures, and how often."""
 
 SEEDS, SOME_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2)
 MAZES = ("large", "medium", "umaze")
@@ -110,7 +120,10 @@ REFERENCE = "uniform"
 
 def jobs(scale: Scale = FULL) -> list[Job]:
     """All of them, first what is wanted first."""
-    return [*headline(scale), *ablation(scale), *degrees(scale), *nets(scale), *rates(scale), *few(scale)]
+    return [
+        *headline(scale), *ablation(scale), *degrees(scale), *nets(scale), *rates(scale), *few(scale), *targets(scale),
+        *veteran(scale),
+    ]  # fmt: skip
 
 
 def headline(scale: Scale) -> Iterator[Job]:
@@ -156,10 +169,26 @@ def few(scale: Scale) -> Iterator[Job]:
             yield _curve(scale, "few", arm, "large", seed, SHARES)
 
 
-def recipe(fields: dict[str, Any]) -> FV:
+def targets(scale: Scale) -> Iterator[Job]:
+    """Weightings on targets whose best denoiser is known."""
+    sizes = {"steps": 10, "seeds": 1} if scale.small else EXACT
+    for problem in PROBLEMS:
+        yield Job(f"exact-{problem}", {"kind": "exact", "problem": problem, "scale": scale.name, **sizes})
+
+
+def veteran(scale: Scale) -> Iterator[Job]:
+    """Diffusion Veteran in the large maze."""
+    less = {"steps": 4, "batch": 8, "width": 16, "candidates": 2} if scale.small else {}
+    shared = _shared(scale, "large", 0) | {"episodes": min(DV_EPISODES, scale.episodes)}
+    fields = asdict(replace(DV(), **(SHORT_DV | less)))
+    yield Job("headline-dv-large-0", {"kind": "headline", **shared, "recipe": "DV", "fields": fields})
+
+
+def recipe(settings: dict[str, Any]) -> Planning:
     """A recipe of what JSON kept of it."""
+    fields: dict[str, Any] = settings["fields"]
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return FV(**given)
+    return (DV if settings.get("recipe") == "DV" else FV)(**given)
 
 
 def _shared(scale: Scale, maze: str, seed: int) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def headline(job: Job, store: Store) -> dict[str, Any]:
     settings = job.settings
     maze, logs = logged(settings, store)
     run, begun = store.work(job) / "run", time.process_time()
-    agent = recipe(settings["fields"]).train(logs, run=run, seed=settings["seed"], progress=False, task=maze.name)
+    agent = recipe(settings).train(logs, run=run, seed=settings["seed"], progress=False, task=maze.name)
     cpu = time.process_time() - begun
     scores = evaluate(agent, maze, episodes=settings["episodes"], first_seed=settings["first_seed"])
     return {
@@ -66,7 +66,7 @@ def rows_beside(job: Job, store: Store) -> dict[str, Any]:
     maze, logs = logged(settings, store)
     run = store.work(owner) / "run"
     with store.held(owner.name, wait=True):
-        recipe(settings["fields"]).train(logs, run=run, seed=settings["seed"], progress=False, task=maze.name)
+        recipe(settings).train(logs, run=run, seed=settings["seed"], progress=False, task=maze.name)
     found = beside(
         store.work(job), maze, load(run), settings["episodes"], settings["first_seed"], lambda _: nullcontext(),
         logs=lambda: logs, weights=run / "weights.safetensors",
@@ -113,7 +113,7 @@ def curve(job: Job, store: Store) -> dict[str, Any]:
     settings = job.settings
     maze, logs = logged(settings, store)
     training = Training(
-        recipe(settings["fields"]), logs, store.work(job) / "run", seed=settings["seed"], progress=False, task=maze.name
+        recipe(settings), logs, store.work(job) / "run", seed=settings["seed"], progress=False, task=maze.name
     )
     if training.trainer.step == 0:
         same_critic(training, settings["seed"])

@@ -16,6 +16,7 @@ sys.path += [str(ROOT / "benchmarks"), str(ROOT / "docs")]
 jobs: Any = importlib.import_module("measure.jobs")
 planning: Any = importlib.import_module("measure.planning")
 drawn: Any = importlib.import_module("drawn")
+drawn_exact: Any = importlib.import_module("drawn_exact")
 drawn_fv: Any = importlib.import_module("drawn_fv")
 
 LEVELS = np.linspace(-3, 3, 7)
@@ -38,13 +39,24 @@ def invented(job: Any, score: float) -> dict[str, Any]:
     if kind == "headline":
         rows = [(step, x) for step in (1, 10, 100) for x in LEVELS]
         columns = {"step": [s for s, _ in rows], "log_sigma": [x for _, x in rows], "log_loss": [x for _, x in rows]}
-        return {"outcome": outcome(score), "landscape": columns | {"fitted": [None] + [0.0] * (len(rows) - 1)}}
+        return {
+            "training": {"cpu": 9.0},
+            "outcome": outcome(score),
+            "landscape": columns | {"fitted": [None] + [0.0] * (len(rows) - 1)},
+        }
     if kind == "beside":
         latched = {"mean": 1.0, "low": 0.5, "high": 1.5}
         rows = [{"key": "controller", "label": "the controller", "said": "", "latched": latched, "outcome": outcome(1)}]
         return {"rows": rows}
     if kind == "curve":
         return invented_curve(job.settings, score)
+    if kind == "exact":
+        rows = [
+            {"arm": arm, "seed": seed, "nats": nats * (1 + seed), "excess": (LEVELS + 4).tolist()}
+            for arm, nats in {"uniform": 2.0, "min-snr": 2.0, "head": 2.0, "polynomial": 1.0}.items()
+            for seed in range(2)
+        ]
+        return {"scale": np.exp(LEVELS).tolist(), "least": (LEVELS + 5).tolist(), "rows": rows}
     if kind == "rates-plans":
         row = {"plans_per_second": 9.0, "ratio_plans": 2.0, "decisions_per_second": 3.0, "ratio_decisions": 4.0}
         return {"rows": [{"arm": "FV", "candidates": 64, **row}]}
@@ -130,6 +142,8 @@ def test_everything_measured(pages: Any) -> None:
     assert polynomial[6:] == ["12.5%", "25.0%", "42", "5"]
     assert row(found["fv_contrasts"], "its regression")[3].startswith("-20.0 [")
     assert row(found["fv_scores"], "**FV**, latched")[1].startswith("106.0 [")
+    assert row(found["fv_exact"], drawn_exact.NAMES["steep"])[4] == "1.5, -50 % (-50 to -50)", "half, with each seed"
+    assert row(found["fv_veteran"], "FV, latched, the same 6 starts")[1].startswith("106.0 [")
 
 
 def test_critics_that_differ_are_told(pages: Any, tmp_path: Path) -> None:

@@ -121,4 +121,4 @@ def test_every_job_has_a_name_of_its_own_and_reports_on_starts_that_nothing_was_
     assert seeds == sorted(seeds), "all arms have the first seed first"
     for job in everything:
         if "fields" in job.settings:
-            assert asdict(planning.recipe(jobs.plain(job.settings)["fields"])) == job.settings["fields"]
+            assert asdict(planning.recipe(jobs.plain(job.settings))) == job.settings["fields"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kedge.cond import Cond
+from kedge.nets.activations import Mish, mish
 from kedge.nets.contract import check_input, check_sizes
 from kedge.nets.embeddings import Conditioning
 
@@ -71,7 +71,7 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
         """`[B, T, out]`."""
         check_input("ConvNet", x, t, (None, self.dim))
-        embedding = functional.mish(self.hears(t, cond))
+        embedding = mish(self.hears(t, cond))
         heard = embedding if t.ndim == 2 else embedding[:, None]  # [B, T or 1, width]
         h = self.enter(x).transpose(1, 2)
         for block in self.blocks:
@@ -95,4 +95,4 @@ class _Block(nn.Module):
 def _conv(width: int, kernel: int, dilation: int) -> nn.Sequential:
     """Conv, GroupNorm, Mish; as many tokens as before."""
     conv = nn.Conv1d(width, width, kernel, padding=(kernel - 1) // 2 * dilation, dilation=dilation)
-    return nn.Sequential(conv, nn.GroupNorm(GROUPS, width), nn.Mish())
+    return nn.Sequential(conv, nn.GroupNorm(GROUPS, width), Mish())

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kedge.cond import Cond
+from kedge.nets.activations import Mish
 from kedge.nets.contract import check_input, check_sizes
 from kedge.nets.embeddings import Conditioning, positions
 
@@ -73,7 +74,7 @@ class DiT1D(nn.Module):
             raise ValueError(f"DiT1D: embed must be a multiple of 8, got {embed}")
         self.enter = nn.Linear(dim, width)
         self.hears = Conditioning("DiT1D", features, embed // 4, embed, embed, cond)
-        self.context = nn.Sequential(nn.Linear(embed, width), nn.Mish(), nn.Linear(width, width), nn.Mish(), nn.SiLU())
+        self.context = nn.Sequential(nn.Linear(embed, width), Mish(), nn.Linear(width, width), Mish(), nn.SiLU())
         self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(depth))
         self.modulation = nn.Linear(width, 2 * width)
         self.leave = nn.Linear(width, self.out)

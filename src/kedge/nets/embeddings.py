@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kedge.cond import Cond
+from kedge.nets.activations import Mish
 from kedge.nets.contract import check_cond, check_sizes
 
 
@@ -95,7 +96,7 @@ class Conditioning(nn.Module):
         self.widths = dict(cond or {})
         check_sizes(net, **{f"width of condition field {name!r}": size for name, size in self.widths.items()})
         self.level = nn.Sequential(
-            FEATURES[features](count), nn.Linear(count, hidden), nn.Mish(), nn.Linear(hidden, width)
+            FEATURES[features](count), nn.Linear(count, hidden), Mish(), nn.Linear(hidden, width)
         )
         # Prefixed: a field may be called `type` or `keys`, which a module dictionary could not hold.
         self.fields = nn.ModuleDict(

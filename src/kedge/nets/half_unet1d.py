@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kedge.cond import Cond
+from kedge.nets.activations import Mish, mish
 from kedge.nets.contract import check_input, check_sizes
 from kedge.nets.embeddings import Conditioning
 from kedge.nets.unet1d import GROUPS, Residual
@@ -69,14 +70,14 @@ class HalfUNet1D(nn.Module):
         for _ in (*self.down, *self.narrow):
             left = (left + 1) // 2
         flat = last // 4 * left
-        self.leave = nn.Sequential(nn.Linear(flat + width, flat // 2), nn.Mish(), nn.Linear(flat // 2, out))
+        self.leave = nn.Sequential(nn.Linear(flat + width, flat // 2), Mish(), nn.Linear(flat // 2, out))
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
         """`[B, out]`."""
         check_input("HalfUNet1D", x, t, (self.horizon, self.dim))
         embedding = self.hears(t, cond)
         whole = embedding if t.ndim == 1 else embedding.mean(1)
-        heard = functional.mish(embedding)
+        heard = mish(embedding)
         heard = heard[..., None] if t.ndim == 1 else heard.transpose(1, 2)  # [B, E, 1 or T]
         h = x.transpose(1, 2)
         for stage in (*self.down, *self.narrow):

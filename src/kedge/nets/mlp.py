@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from kedge.cond import Cond
+from kedge.nets.activations import Mish
 from kedge.nets.contract import check_input, check_sizes
 from kedge.nets.embeddings import Conditioning
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "mish": nn.Mish,
+    "mish": Mish,
     "silu": nn.SiLU,
     "gelu": nn.GELU,
     "relu": nn.ReLU,

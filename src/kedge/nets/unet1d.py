@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kedge.cond import Cond
+from kedge.nets.activations import Mish, mish
 from kedge.nets.contract import check_input, check_sizes
 from kedge.nets.embeddings import Conditioning
 
@@ -91,7 +91,7 @@ class UNet1D(nn.Module):
 
     def _heard(self, t: Tensor, cond: Cond | None) -> list[Tensor]:
         """The activated embedding at each resolution, finest first: `[B, 1, E]`, or `[B, T / 2^i, E]`."""
-        embedding = functional.mish(self.hears(t, cond))
+        embedding = mish(self.hears(t, cond))
         if t.ndim == 1:
             return [embedding[:, None]] * len(self.down)
         heard = [embedding]
@@ -138,7 +138,7 @@ class _ConvBlock(nn.Sequential):
 
     def __init__(self, enter: int, leave: int) -> None:
         conv = nn.Conv1d(enter, leave, KERNEL, padding=KERNEL // 2)
-        super().__init__(conv, nn.GroupNorm(GROUPS, leave), nn.Mish())
+        super().__init__(conv, nn.GroupNorm(GROUPS, leave), Mish())
 
 
 class _LinearAttention(nn.Module):
