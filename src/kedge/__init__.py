@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kedge import data, envs, exact, fit, guide, nets, paths, plan, recipes, rl, train
+    from kedge import align, data, envs, exact, fit, guide, nets, paths, plan, recipes, rl, train
     from kedge.cond import Cond
     from kedge.denoise import Denoiser, Estimate
     from kedge.noise import Noise
@@ -26,6 +26,7 @@ _HOMES = {
     "Noise": "kedge.noise:Noise",
     "Scores": "kedge.run.scores:Scores",
     "Walk": "kedge.walk:Walk",
+    "align": "kedge.align",
     "compare": "kedge.run.compare:compare",
     "data": "kedge.data",
     "envs": "kedge.envs",
@@ -48,8 +49,8 @@ _HOMES = {
 """Where each public name lives: a module, or a name in one. Rooms load when they are first asked for."""
 
 __all__ = [
-    "Cond", "Denoiser", "Estimate", "Noise", "Scores", "Walk", "compare", "data", "envs", "evaluate", "exact", "fit",
-    "grids", "guide", "hooks", "load", "nets", "paths", "plan", "recipes", "rl", "sample", "solvers", "train",
+    "Cond", "Denoiser", "Estimate", "Noise", "Scores", "Walk", "align", "compare", "data", "envs", "evaluate", "exact",
+    "fit", "grids", "guide", "hooks", "load", "nets", "paths", "plan", "recipes", "rl", "sample", "solvers", "train",
 ]  # fmt: skip
 
 

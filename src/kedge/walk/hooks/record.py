@@ -77,12 +77,22 @@ class Record(Hook):
             raise ValueError(f"{len(kernels)} kernels for a record of {len(self.steps)} steps")
         return torch.stack([sum_event(self._per_entry(i, kernels[i]), average) for i in self.random_steps])
 
+    def divergence(self, kernels: Sequence[Kernel], others: Sequence[Kernel], *, average: bool = False) -> Tensor:
+        """`[random steps, B]`: how far the first kernels are from the others at the states that were visited, as
+        `Walk.replay` gives both, summed over the unpinned entries.
+        """
+        steps = self.random_steps
+        return torch.stack([sum_event(self._unpinned(i, kernels[i].kl(others[i])), average) for i in steps])
+
     def _per_entry(self, i: int, kernel: Kernel) -> Tree:
         drawn = self.steps[i].drawn
         assert drawn is not None  # a step is kept after its draw
-        density = kernel.log_prob(drawn)
+        return self._unpinned(i, kernel.log_prob(drawn))
+
+    def _unpinned(self, i: int, values: Tree) -> Tree:
+        """Pinned entries count for nothing."""
         pinned = self.states[i].notes.get(MASK)
-        return density if pinned is None else tree_map(lambda d, m: torch.where(m, 0.0, d), density, pinned)
+        return values if pinned is None else tree_map(lambda value, m: torch.where(m, 0.0, value), values, pinned)
 
 
 def _is_random(kernel: Kernel) -> bool:

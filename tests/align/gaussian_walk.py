@@ -1,0 +1,63 @@
+"""A walk all of whose laws are Gaussian: an exact denoiser with a shift at each level to be learned."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from kedge import Walk, grids, solvers
+from kedge.paths import Trig
+
+PATH = Trig(sigma_data=1.0, scale_max=1000.0)
+MEAN, STD = 0.3, 0.6
+DIM = 3
+TOP = 1000.0
+"""The noise scale that a walk begins at: its end forgets it."""
+
+
+def exact(x: Tensor, t: float) -> Tensor:
+    """`E[x | x_t]` of data `N(MEAN, STD^2)`."""
+    alpha, sigma = PATH.alpha(t), PATH.sigma(t)
+    gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
+    return MEAN + gain * (x - alpha * MEAN)
+
+
+class Shifted(nn.Module):
+    """`D(x, t) = E[x | x_t] + b(t)`, one b for each level and entry."""
+
+    def __init__(self, steps: int, seed: int | None = None) -> None:
+        super().__init__()
+        self.path = PATH
+        generator = torch.Generator().manual_seed(seed or 0)
+        b = torch.randn(steps, DIM, generator=generator, dtype=torch.float64)
+        self.b = nn.Parameter(torch.zeros_like(b) if seed is None else 0.1 * b)
+        self.times: list[float] = []
+
+    def forward(self, x: Tensor, t: float) -> Tensor:
+        """The estimate."""
+        if t not in self.times:
+            self.times.append(t)
+        return exact(x, t) + self.b[self.times.index(t)]
+
+
+def walk(steps: int = 4, eta: float = 1.0, seed: int | None = None) -> Walk:
+    """From pure noise to data; ancestral with eta 1. Its last step is without variance, as always."""
+    return Walk(Shifted(steps, seed), solvers.DDIM(eta), grids.LogSNR(steps, 0.1, TOP))
+
+
+def ends(walk: Walk) -> tuple[Tensor, Tensor]:
+    """Mean and variance `[D]` of where the walk ends, by propagating both through its steps as they are."""
+    probes = torch.stack([torch.zeros(DIM), torch.ones(DIM)]).double()
+    first = walk.grid.levels(PATH).t
+    variance = torch.full((DIM,), PATH.sigma(float(first[0])) ** 2, dtype=torch.float64)
+    mean = torch.zeros(DIM, dtype=torch.float64)
+    rows = [float(t) for t in first]
+    with torch.no_grad():
+        for (t, s), (a, b, std) in zip(pairwise(rows), walk.solver.plan(PATH, rows), strict=True):
+            low, high = (a * x + b * walk.denoiser(x[None], t)[0] for x in probes)
+            slope = high - low
+            mean, variance = slope * mean + low, slope**2 * variance + std**2
+            assert s < t
+    return mean, variance
