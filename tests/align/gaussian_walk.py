@@ -47,11 +47,13 @@ def walk(steps: int = 4, eta: float = 1.0, seed: int | None = None) -> Walk:
     return Walk(Shifted(steps, seed), solvers.DDIM(eta), grids.LogSNR(steps, 0.1, TOP))
 
 
-def ends(walk: Walk) -> tuple[Tensor, Tensor]:
-    """Mean and variance `[D]` of where the walk ends, by propagating both through its steps as they are."""
+def ends(walk: Walk, start: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Mean and variance `[D]` of where the walk ends, by propagating both through its steps as they are, for starts of
+    so many times the variance that they have: 0 is the law of ends from one start.
+    """
     probes = torch.stack([torch.zeros(DIM), torch.ones(DIM)]).double()
     first = walk.grid.levels(PATH).t
-    variance = torch.full((DIM,), PATH.sigma(float(first[0])) ** 2, dtype=torch.float64)
+    variance = torch.full((DIM,), start * PATH.sigma(float(first[0])) ** 2, dtype=torch.float64)
     mean = torch.zeros(DIM, dtype=torch.float64)
     rows = [float(t) for t in first]
     with torch.no_grad():
