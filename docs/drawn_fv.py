@@ -41,7 +41,9 @@ NAMES = {
     "vp-2m": "VP + eps, 2M, EDM's grid",
     "vp-ddim-edm-grid": "VP + eps, DDIM, EDM's grid",
     "vp-2m-own-grid": "VP + eps, 2M, even times",
+    "vp-20": "VP + eps, DDIM, even times, 20 evaluations",
     "uniform": "trig + uniform (= EDM)",
+    "uniform-20": "trig + uniform, 20 evaluations",
     "uniform-ddim": "trig + uniform, DDIM",
     "min-snr": "+ min-SNR",
     "head": "+ learned head",
@@ -93,6 +95,7 @@ def draw(stored: Path = STORED, scale: str = "FULL") -> None:
     draw_curves(found)
     draw_held_out(found)
     draw_landscape(found)
+    draw_evaluations(found)
     draw_degrees(found)
     draw_nets(found)
     draw_few(found)
@@ -163,14 +166,14 @@ class Curve:
 
     def level(self) -> Interval:
         """The final score, over seeds and then their episodes."""
-        return interval([np.array(self.last(seed)["latched"]) for seed in self.seeds])
+        return interval([np.array(self.last(seed)["latched"]) for seed in self.seeds], same_starts=True)
 
     def against(self, other: Curve) -> Paired | None:
         """The difference on the seeds and starts that both have."""
         both = sorted(set(self.seeds) & set(other.seeds))
         rows = [(np.array(self.last(seed)["latched"]), np.array(other.last(seed)["latched"])) for seed in both]
         rows = [(a, b) for a, b in rows if len(a) == len(b)]
-        return paired([a for a, _ in rows], [b for _, b in rows]) if rows else None
+        return paired([a for a, _ in rows], [b for _, b in rows], same_starts=True) if rows else None
 
     @cached_property
     def steps(self) -> list[int]:
@@ -281,7 +284,7 @@ def _headline(found: Found, maze: str) -> list[dict[str, Any]]:
 def _score(outcomes: Sequence[Mapping[str, Any]], which: str) -> str:
     """With an interval over seeds, then episodes."""
     rows = [np.array(outcome[which]) for outcome in outcomes if outcome[which] is not None]
-    return f"{interval(rows)} ({len(rows)} seed{'s' * (len(rows) > 1)})" if rows else "missing"
+    return f"{interval(rows, same_starts=True)} ({len(rows)} seed{'s' * (len(rows) > 1)})" if rows else "missing"
 
 
 def _mean(outcomes: Sequence[Mapping[str, Any]], of: Callable[[Mapping[str, Any]], Any], form: str) -> str:
@@ -406,6 +409,14 @@ def draw_contrasts(found: Found) -> None:
     write("fv_contrasts", table(head, rows) if rows else NOTHING)
 
 
+def draw_evaluations(found: Found) -> None:
+    """Five network evaluations, and twenty."""
+    ablation = found.curves("ablation")
+    curves = {name: ablation[name] for name in ("vp", "uniform")} | found.curves("evaluations")
+    text = _compared(curves, ["vp", "vp-20", "uniform-20"], REFERENCE)
+    write("fv_evaluations", text)
+
+
 def draw_degrees(found: Found) -> None:
     """The degree of the polynomial."""
     curves = found.curves("degree")
@@ -509,7 +520,7 @@ def draw_veteran(found: Found) -> None:
     row = next(row for row in published if row["name"] == "DV")
     cpu = f"{result['training']['cpu']:.0f} s"
     lines = [
-        [f"FV, latched, the same {count} starts", f"{interval(same)} ({len(same)} training seeds)"],
+        [f"FV, latched, the same {count} starts", f"{interval(same, same_starts=True)} ({len(same)} training seeds)"],
         [f"DV, short-run schedule of {steps} steps ({cpu}), replan 15", f"{interval([theirs])} (1 training seed)"],
         ["DV, as published, a million steps, its own data", str(row["scores"]["large"])],
     ]

@@ -29,7 +29,7 @@ FEW = {"batch": 8}
 
 SHORT_DV: dict[str, Any] = {"steps": 1500, "batch": 64, "replan": 15}
 """Diffusion Veteran where there is no GPU: a schedule that ends, and a new plan at every fifteenth step only."""
-DV_EPISODES = 40
+DV_EPISODES = 20
 """It is slow at acting as well."""
 
 EXACT: dict[str, Any] = {"steps": 1000, "seeds": 5}
@@ -103,6 +103,12 @@ ARMS = (
     Arm("polynomial-log-statistics", {"weighting": "polynomial", "regress": "log", "smooth": "statistics"}),
     Arm("polynomial-log-coefficients", {"weighting": "polynomial", "regress": "log", "smooth": "coefficients"}),
 )  # fmt: skip
+MANY = {"evaluations": 20}
+EVALUATIONS = (
+    Arm("vp-20", {**VP, **DDIM, "rho": 0.0, **MANY}),
+    Arm("uniform-20", {"weighting": "uniform", **MANY}),
+)
+"""As many network evaluations as Diffusion Veteran has, where the ablation has a quarter of them."""
 DEGREES = tuple(Arm(f"degree-{degree}", {"degree": degree}) for degree in (3, 5, 7))
 NETS = (Arm("dit", DIT), Arm("conv", CONV))
 """The U-Net is the ablation's polynomial arm."""
@@ -122,7 +128,7 @@ def jobs(scale: Scale = FULL) -> list[Job]:
     """All of them, first what is wanted first."""
     return [
         *headline(scale), *ablation(scale), *degrees(scale), *nets(scale), *rates(scale), *few(scale), *targets(scale),
-        *veteran(scale),
+        *veteran(scale), *evaluations(scale),
     ]  # fmt: skip
 
 
@@ -147,6 +153,13 @@ def degrees(scale: Scale) -> Iterator[Job]:
     for seed in SOME_SEEDS:
         for arm in DEGREES:
             yield _curve(scale, "degree", arm, "medium", seed, FEWER)
+
+
+def evaluations(scale: Scale) -> Iterator[Job]:
+    """What more network evaluations bring; looked at in the end only."""
+    for seed in SOME_SEEDS:
+        for arm in EVALUATIONS:
+            yield _curve(scale, "evaluations", arm, "large", seed, SHARES[-1:])
 
 
 def nets(scale: Scale) -> Iterator[Job]:

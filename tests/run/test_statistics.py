@@ -42,6 +42,34 @@ def test_both_stages_are_resampled(between: float, within: float) -> None:
     assert means.var() == pytest.approx(exact, rel=0.045)
 
 
+def test_starts_that_seeds_share_do_not_average_out() -> None:
+    """The pigeonhole bootstrap's variance over a table `x_se` is exact: with row means r, column means c and the grand
+    mean g, it is `var(r) / S + var(c) / E + (mean of (x - r - c + g)^2) / (S E)`.
+    """
+    rng = np.random.default_rng(1)
+    rows = rng.normal(0, 0.5, (3, 1)) + rng.normal(0, 4, (1, 40)) + rng.normal(0, 1, (3, 40))
+    r, c = rows.mean(1, keepdims=True), rows.mean(0, keepdims=True)
+    rest = ((rows - r - c + rows.mean()) ** 2).mean()
+    exact = r.var() / 3 + c.var() / 40 + rest / 120
+    means = room._crossed(rows, 20_000, np.random.default_rng(2))
+    assert means.mean() == pytest.approx(rows.mean(), abs=4.5 * np.sqrt(exact / 20_000))
+    assert means.var() == pytest.approx(exact, rel=0.045)
+    shared, apart = interval(rows, same_starts=True), interval(rows)
+    assert shared.high - shared.low > 1.3 * (apart.high - apart.low)
+    assert shared.over == "training seeds and the starts that they share"
+    assert interval(rows[0], same_starts=True) == interval(rows[0])
+    with pytest.raises(ValueError, match="as many episodes each"):
+        interval([rows[0], rows[1][:7]], same_starts=True)
+
+
+def test_chunks_change_no_law_of_shared_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).normal(size=(3, 50))
+    monkeypatch.setattr(room, "CHUNK", 120)
+    means = room._crossed(rows, 4001, np.random.default_rng(0))
+    assert means.shape == (4001,)
+    assert means.std() == pytest.approx(room._crossed(rows, 20_000, np.random.default_rng(1)).std(), rel=0.06)
+
+
 def test_seeds_count_the_same_whatever_they_ran() -> None:
     found = interval([np.full(10, 1.0), np.full(1000, 3.0)])
     assert found.mean == 2
@@ -110,7 +138,7 @@ def test_few_seeds_are_indicative_and_say_what_was_resampled() -> None:
     assert not interval(np.ones((4, 5))).indicative
     assert paired(np.ones((3, 5)), np.zeros((3, 5))).indicative
     assert interval(np.ones(5)).over == "episodes of one training seed"
-    assert interval(np.ones((2, 5))).json()["over"] == "training seeds, then their episodes"
+    assert interval(np.ones((2, 5))).json()["over"] == "training seeds, then episodes"
     assert str(interval(np.ones(5))) == "1.0 [1.0, 1.0]"
 
 

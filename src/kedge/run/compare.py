@@ -197,8 +197,8 @@ def compare(
     a, b = (runs if isinstance(runs, Arm) else arm(runs) for runs in (runs_a, runs_b))
     _same(a.task, a.starts, a.label, b.task, b.starts, b.label)
     x, y = a.scores(score), b.scores(score)
-    mean_a, mean_b = (interval(rows, level=level, seed=seed) for rows in (x, y))
-    found = paired(*_paired_rows(a, x, b, y), level=level, seed=seed)
+    mean_a, mean_b = (interval(rows, same_starts=True, level=level, seed=seed) for rows in (x, y))
+    found = paired(*_paired_rows(a, x, b, y), same_starts=True, level=level, seed=seed)
     return Comparison(a, b, score, mean_a, mean_b, found, found.p)
 
 
@@ -213,7 +213,7 @@ def table(groups: Sequence[Runs | Arm], *, score: Which = "latched", level: floa
         Comparison(c.a, c.b, c.which, c.mean_a, c.mean_b, c.paired, p, len(found))
         for c, p in zip(found, corrected, strict=True)
     ]
-    means = [interval(one.scores(score), level=level, seed=seed) for one in read]
+    means = [interval(one.scores(score), same_starts=True, level=level, seed=seed) for one in read]
     return Table(read, means, score, comparisons)
 
 

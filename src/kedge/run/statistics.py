@@ -33,6 +33,7 @@ class Interval:
     level: float
     seeds: int
     episodes: int
+    same_starts: bool = False
 
     @property
     def indicative(self) -> bool:
@@ -42,7 +43,9 @@ class Interval:
     @property
     def over(self) -> str:
         """What was resampled, in words."""
-        return "training seeds, then their episodes" if self.seeds > 1 else "episodes of one training seed"
+        if self.seeds == 1:
+            return "episodes of one training seed"
+        return "training seeds and the starts that they share" if self.same_starts else "training seeds, then episodes"
 
     def json(self) -> dict[str, Any]:
         """For a file."""
@@ -52,17 +55,27 @@ class Interval:
         return f"{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
 
 
-def interval(values: Samples, *, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> Interval:
+def interval(
+    values: Samples, *, same_starts: bool = False, level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> Interval:
     """The mean over training seeds of their mean over episodes, with a percentile bootstrap interval.
 
     Two stages: draw as many training seeds as there are, with replacement; then, within each one drawn, as many
     episodes as it has. With one training seed the second stage is all there is, and says nothing of other trainings.
+
+    With `same_starts` the k-th episodes of all seeds began alike. What is easy about a start is then common to all of
+    them and does not average out over seeds: seeds and starts are drawn each by themselves, one set of starts for all
+    (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics, 2007).
     """
     rows = rows_of(values, "interval")
-    means = _resampled(rows, draws, np.random.default_rng(seed))
+    crossed = same_starts and len(rows) > 1
+    if crossed and len({len(row) for row in rows}) > 1:
+        raise ValueError("interval: seeds that share their starts have as many episodes each")
+    rng = np.random.default_rng(seed)
+    means = _crossed(np.stack(rows), draws, rng) if crossed else _resampled(rows, draws, rng)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     mean = float(np.mean([row.mean() for row in rows]))
-    return Interval(mean, float(low), float(high), level, len(rows), sum(map(len, rows)))
+    return Interval(mean, float(low), float(high), level, len(rows), sum(map(len, rows)), crossed)
 
 
 def rows_of(values: Samples, where: str) -> list[np.ndarray]:
@@ -84,6 +97,21 @@ def _resampled(rows: list[np.ndarray], draws: int, rng: np.random.Generator) -> 
         places = chosen == index
         means[places] = _episode_means(row, int(places.sum()), rng)
     return means.mean(1)
+
+
+def _crossed(
+    values: Float[np.ndarray, "seeds starts"], draws: int, rng: np.random.Generator
+) -> Float[np.ndarray, " draws"]:
+    """Seeds and starts drawn each by themselves, `draws` times: `sum_se n_s m_e x_se / (S E)`, counts n and m."""
+    seeds, starts = values.shape
+    size = max(1, CHUNK // starts)
+    means = []
+    for done in range(0, draws, size):
+        count = min(size, draws - done)
+        n = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count)
+        m = rng.multinomial(starts, np.full(starts, 1 / starts), size=count)
+        means.append(((n @ values) * m).sum(1) / values.size)
+    return np.concatenate(means)
 
 
 def _episode_means(row: np.ndarray, draws: int, rng: np.random.Generator) -> Float[np.ndarray, " draws"]:
@@ -132,8 +160,12 @@ class Paired:
         }
 
 
-def paired(a: Samples, b: Samples, *, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> Paired:
-    """`a - b`, where row and place name the same training seed and the same start in both."""
+def paired(
+    a: Samples, b: Samples, *, same_starts: bool = False, level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> Paired:
+    """`a - b`, where row and place name the same training seed and the same start in both. `same_starts`: see
+    `interval`. The test and Student's t are over training seeds: they say nothing of other starts.
+    """
     one, other = rows_of(a, "paired"), rows_of(b, "paired")
     if [len(row) for row in one] != [len(row) for row in other]:
         raise ValueError("paired: both arms need the same training seeds and the same starts")
@@ -141,7 +173,8 @@ def paired(a: Samples, b: Samples, *, level: float = 0.95, draws: int = 10_000, 
     by_seed = np.array([row.mean() for row in differences])
     p, exact = sign_flip(by_seed, seed=seed)
     t = t_interval(by_seed, level) if len(by_seed) > 1 else None
-    return Paired(interval(differences, level=level, draws=draws, seed=seed), t, p, exact, by_seed)
+    difference = interval(differences, same_starts=same_starts, level=level, draws=draws, seed=seed)
+    return Paired(difference, t, p, exact, by_seed)
 
 
 def sign_flip(differences: Float[np.ndarray, " seeds"], *, draws: int = 200_000, seed: int = 0) -> tuple[float, bool]:
