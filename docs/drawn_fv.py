@@ -129,11 +129,11 @@ class Found:
         return cls(all_jobs, results, odd)
 
     def curves(self, family: str) -> dict[str, Curve]:
-        """The walks of a family's arms, by their names."""
+        """The walks of a family's arms, by their names. What was measured with other settings stands with no arm."""
         made: dict[str, Curve] = {}
         for job in self.jobs:
             if job.name.startswith(f"{family}-") and job.settings["kind"] == "curve":
-                result = self.results.get(job.name)
+                result = None if job.name in self.odd else self.results.get(job.name)
                 for walk in [*job.settings["walks"], *job.settings["at_last"]]:
                     curve = made.setdefault(walk, Curve(walk, {}, []))
                     if result is None:
@@ -246,7 +246,7 @@ def draw_state(found: Found) -> None:
         said = (f"{arm} (seeds {', '.join(seeds)})" if all(seeds) else arm for arm, seeds in arms.items())
         text += f"- {family}: {'; '.join(said)}\n"
     if found.odd:
-        text += "\nMeasured with settings that the code no longer has, and shown as they are:\n\n"
+        text += "\nMeasured with settings that the code no longer has; learning curves among them are left out above:\n\n"
         text += "".join(f"- {name}: {'; '.join(words)}\n" for name, words in found.odd.items())
     write("fv_missing", text)
 
@@ -298,6 +298,7 @@ def _interval_of(found: Mapping[str, Any] | None) -> str:
 
 MEASURES = (
     ("executed prefixes that cross a wall", "executed_prefixes_crossing", ".1%"),
+    ("followed parts that cross a wall", "followed_parts_crossing", ".1%"),
     ("whole plans that cross a wall", "whole_plans_crossing", ".1%"),
     ("plans with a step beyond physics", "plans_over_reach", ".1%"),
     ("largest step, m", "largest_step", ".2f"),

@@ -182,4 +182,11 @@ def test_results_with_other_settings_are_shown_and_told(pages: Any, tmp_path: Pa
     path.write_text(json.dumps(tree))
     found = pages(lambda job: False)
     assert "rates-latency: rounds 99 there" in found["fv_missing"]
+    pages(lambda job: job.name in ("ablation-uniform-large-0", "ablation-head-large-0"))
+    path = tmp_path / "ablation-head-large-0.json"
+    tree = json.loads(path.read_text())
+    tree["settings"]["candidates"] = 99
+    path.write_text(json.dumps(tree))
+    found |= pages(lambda job: False)
+    assert row(found["fv_ablation"], "+ learned head")[1] == "missing", "arms are compared with equal settings only"
     assert "50.0 ms" in found["fv_other_rates"]

@@ -21,14 +21,16 @@ def plan_of(step: int, points: list[tuple[float, float]], episode: int = 0, stri
     return Planned(step, stride, np.array([episode]), np.array([points], dtype=float), np.zeros(1))
 
 
-def nearest(position: np.ndarray, points: np.ndarray) -> float:
-    """The distance to a polyline, segment by segment."""
-    best = float(np.linalg.norm(position - points[0]))
-    for a, b in itertools.pairwise(points):
+def nearest(position: np.ndarray, points: np.ndarray) -> tuple[float, int]:
+    """The distance to a polyline, segment by segment, and the first segment that is so near."""
+    best, where = float(np.linalg.norm(position - points[0])), 0
+    for k, (a, b) in enumerate(itertools.pairwise(points)):
         d = b - a
         s = min(1.0, max(0.0, float((position - a) @ d / (d @ d)))) if d @ d else 0.0
-        best = min(best, float(np.linalg.norm(position - a - s * d)))
-    return best
+        found = float(np.linalg.norm(position - a - s * d))
+        if found < best:
+            best, where = found, k
+    return best, where
 
 
 def slowly(plans: list[Planned], positions: np.ndarray, ends: np.ndarray, walls: Layout, reach: float) -> Feasibility:
@@ -52,19 +54,22 @@ def slowly(plans: list[Planned], positions: np.ndarray, ends: np.ndarray, walls:
             out["plans_over_reach"][episode] += any(move > reach * stride for move in moves)
             out["prefixes_crossing"][episode] += any(crossing[: math.ceil((until - step) / stride)])
             out["plans_crossing"][episode] += any(crossing)
+            came = max(nearest(positions[episode, moment], points)[1] for moment in range(step + 1, until + 1)) + 1
+            out["followed_crossing"][episode] += any(crossing[:came])
             for moment in range(step + 1, until + 1):
                 time = (moment - step) / stride
                 where = [np.interp(time, range(len(points)), points[:, axis]) for axis in (0, 1)]
                 there = positions[episode, moment]
                 out["tracked_steps"][episode] += 1
                 out["tracking"][episode] += float(np.linalg.norm(there - where))
-                out["off_path"][episode] += nearest(there, points)
+                out["off_path"][episode] += nearest(there, points)[0]
     none = out["plans"] == 0
     for name, count in (("start_gap", "plans"), ("tracking", "tracked_steps"), ("off_path", "tracked_steps")):
         out[name] = np.array([t / c if c else np.nan for t, c in zip(out[name], out[count], strict=True)])
     for name in ("start_gap_max", "largest_step"):
         out[name][none] = np.nan
-    whole = ("plans", "plans_over_reach", "tracked_steps", "prefixes_crossing", "plans_crossing")
+    whole = ("plans", "plans_over_reach", "tracked_steps", "prefixes_crossing", "plans_crossing",
+             "followed_crossing")  # fmt: skip
     return Feasibility(**{name: out[name].astype(int) if name in whole else out[name] for name in out})
 
 
@@ -191,3 +196,15 @@ def test_without_plans_there_is_nothing_to_say() -> None:
     assert found.summary() == {"plans": 0}
     assert found.plans.tolist() == [0, 0, 0]
     assert np.isnan(found.largest_step).all()
+
+
+def test_the_followed_part_reaches_as_far_as_the_body_came() -> None:
+    """A follower that is ahead of the plan's time comes along segments whose time has not come."""
+    line = [(0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (3.0, 0.0)]
+    there = np.array([[[0.0, 0.0], [0.8, 0.0], [1.7, 0.0], [1.2, 0.0], [1.3, 0.0]]])
+    for wall, followed in ((0.5, 1.0), (1.5, 1.0), (2.5, 0.0)):
+        plans = [plan_of(0, line, stride=4)]
+        found = feasibility(plans, there, np.array([4]), walls=Fence(wall, wall + 0.1)).summary()
+        assert found["executed_prefixes_crossing"] == (wall < 1)
+        assert found["followed_parts_crossing"] == followed
+        assert found["whole_plans_crossing"] == 1.0

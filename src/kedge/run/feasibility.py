@@ -1,14 +1,15 @@
 """Whether plans could be carried out: measured beside every score, never used to act.
 
 A plan is made at one step of an episode and is the plan in force until the next one of that episode, the episode's
-first success or its end. Its *executed prefix* is the segments between neighbouring points that it was in force for,
-a begun one included; the *whole plan* is all of them. The map of walls enters here and nowhere else.
+first success or its end. Its *executed prefix* is the segments between neighbouring points whose time came while it
+was in force, a begun one included; its *followed part* reaches as far as the body came, which may be ahead of the
+plan's time; the *whole plan* is all of it. The map of walls enters here and nowhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -51,6 +52,7 @@ class Feasibility:
     off_path: Float[np.ndarray, " episodes"]
     prefixes_crossing: Int[np.ndarray, " episodes"] | None = None
     plans_crossing: Int[np.ndarray, " episodes"] | None = None
+    followed_crossing: Int[np.ndarray, " episodes"] | None = None
 
     def summary(self) -> dict[str, Any]:
         """Means and shares over plans, and over executed steps; `None` for what was not measured."""
@@ -67,6 +69,7 @@ class Feasibility:
             "tracking_mean": _weighted(self.tracking, self.tracked_steps),
             "off_path_mean": _weighted(self.off_path, self.tracked_steps),
             "executed_prefixes_crossing": _share(self.prefixes_crossing, plans),
+            "followed_parts_crossing": _share(self.followed_crossing, plans),
             "whole_plans_crossing": _share(self.plans_crossing, plans),
         }
 
@@ -89,9 +92,9 @@ def feasibility(
     found = _Sums.empty(count, walls is not None)
     for group in _groups(plans, ends):
         found.add_points(group, positions, reach)
-        found.add_tracking(group, positions)
+        tracked = found.add_tracking(group, positions)
         if walls is not None:
-            found.add_crossings(group, walls)
+            found.add_crossings(tracked, walls)
     return found.feasibility()
 
 
@@ -104,6 +107,8 @@ class _Group:
     step: Int[np.ndarray, " b"]
     until: Int[np.ndarray, " b"]
     points: Float[np.ndarray, "b points 2"]
+    followed: Int[np.ndarray, " b"]
+    """How many segments of each plan the body came along: known once it was tracked."""
 
     def executed(self) -> Int[np.ndarray, " b"]:
         """Segments of each plan's executed prefix."""
@@ -111,7 +116,8 @@ class _Group:
 
     def part(self, chosen: slice | np.ndarray) -> _Group:
         """Some of the plans."""
-        return _Group(self.stride, self.episode[chosen], self.step[chosen], self.until[chosen], self.points[chosen])
+        parts = (self.episode, self.step, self.until, self.points, self.followed)
+        return _Group(self.stride, *(array[chosen] for array in parts))
 
     def chunks(self, cost: int) -> list[_Group]:
         """The same in parts of at most `CHUNK` entries, where a plan has `cost`."""
@@ -131,7 +137,8 @@ def _groups(plans: Sequence[Planned], ends: Int[np.ndarray, " episodes"]) -> lis
     for length, stride in np.unique(shapes, axis=0).tolist():
         same = (shapes == (length, stride)).all(1)
         points = np.concatenate([p.points for p in plans if (p.points.shape[1], p.stride) == (length, stride)])
-        group = _Group(stride, episode[same], step[same], until[same], points.astype(np.float64))
+        nothing = np.zeros(int(same.sum()), dtype=np.int64)
+        group = _Group(stride, episode[same], step[same], until[same], points.astype(np.float64), nothing)
         groups.append(group.part(group.until > group.step))
     return groups
 
@@ -163,6 +170,7 @@ class _Sums:
     off_path: np.ndarray
     prefixes: np.ndarray | None
     wholes: np.ndarray | None
+    followed: np.ndarray | None
 
     @classmethod
     def empty(cls, count: int, walls: bool) -> _Sums:
@@ -172,7 +180,7 @@ class _Sums:
         def whole() -> np.ndarray:
             return np.zeros(count, dtype=np.int64)
 
-        crossings = (whole(), whole()) if walls else (None, None)
+        crossings = (whole(), whole(), whole()) if walls else (None, None, None)
         return cls(whole(), number(), number(), number(), whole(), whole(), number(), number(), *crossings)
 
     def add_points(self, group: _Group, positions: np.ndarray, reach: float) -> None:
@@ -185,9 +193,12 @@ class _Sums:
         np.maximum.at(self.step_max, group.episode, moves)
         np.add.at(self.over, group.episode, moves > reach * group.stride)
 
-    def add_tracking(self, group: _Group, positions: np.ndarray) -> None:
-        """The executed positions against the plan in force: at that time, and at its nearest point."""
+    def add_tracking(self, group: _Group, positions: np.ndarray) -> _Group:
+        """The executed positions against the plan in force: at that time, and at its nearest point. Returns the plans
+        with how far each was followed.
+        """
         spans = group.until - group.step
+        followed = [group.followed[:0]]
         for part in group.chunks(int(spans.max(initial=0)) * group.points.shape[1]):
             spans = part.until - part.step
             plan = np.repeat(np.arange(len(spans)), spans)
@@ -195,18 +206,25 @@ class _Sums:
             there = positions[part.episode[plan], part.step[plan] + since]
             np.add.at(self.steps, part.episode, spans)
             np.add.at(self.tracking, part.episode[plan], _distance(there, _at(part, plan, since)))
-            np.add.at(self.off_path, part.episode[plan], _to_path(there, part.points[plan]))
+            off, segment = _to_path(there, part.points[plan])
+            np.add.at(self.off_path, part.episode[plan], off)
+            furthest = np.zeros(len(spans), dtype=np.int64)
+            np.maximum.at(furthest, plan, segment + 1)
+            followed.append(furthest)
+        return replace(group, followed=np.concatenate(followed))
 
     def add_crossings(self, group: _Group, walls: Walls) -> None:
-        """Plans with a segment that meets a wall: within the executed prefix, and anywhere."""
+        """Plans with a segment that meets a wall: in the executed prefix, in the followed part, and anywhere."""
         segments = group.points.shape[1] - 1
-        if self.prefixes is None or self.wholes is None or not segments:
+        if self.prefixes is None or self.wholes is None or self.followed is None or not segments:
             return
         for part in group.chunks(segments):
             a, b = part.points[:, :-1].reshape(-1, 2), part.points[:, 1:].reshape(-1, 2)
             crossing = walls.crosses(a, b).reshape(-1, segments)
             prefix = np.arange(segments) < part.executed()[:, None]
+            came = np.arange(segments) < part.followed[:, None]
             np.add.at(self.prefixes, part.episode, (crossing & prefix).any(1))
+            np.add.at(self.followed, part.episode, (crossing & came).any(1))
             np.add.at(self.wholes, part.episode, crossing.any(1))
 
     def feasibility(self) -> Feasibility:
@@ -223,6 +241,7 @@ class _Sums:
             off_path=_ratio(self.off_path, self.steps),
             prefixes_crossing=self.prefixes,
             plans_crossing=self.wholes,
+            followed_crossing=self.followed,
         )
 
 
@@ -235,15 +254,19 @@ def _at(group: _Group, plan: Int[np.ndarray, " n"], since: Int[np.ndarray, " n"]
     return a + (time - index)[:, None] * (b - a)
 
 
-def _to_path(there: Float[np.ndarray, "n 2"], points: Float[np.ndarray, "n points 2"]) -> Float[np.ndarray, " n"]:
-    """The distance of each position to the nearest point of its polyline."""
+def _to_path(
+    there: Float[np.ndarray, "n 2"], points: Float[np.ndarray, "n points 2"]
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """The distance of each position to the nearest point of its polyline, and the first segment that this is on."""
     if points.shape[1] == 1:
-        return _distance(there, points[:, 0])
+        return _distance(there, points[:, 0]), np.zeros(len(there), dtype=np.int64)
     a, along = points[:, :-1], np.diff(points, axis=1)
     length = (along**2).sum(-1)
     reached = ((there[:, None] - a) * along).sum(-1) / np.where(length > 0, length, 1.0)
     nearest = a + np.clip(reached, 0, 1)[..., None] * along
-    return np.sqrt(((there[:, None] - nearest) ** 2).sum(-1).min(1))
+    square = ((there[:, None] - nearest) ** 2).sum(-1)
+    segment = square.argmin(1)
+    return np.sqrt(square[np.arange(len(square)), segment]), segment
 
 
 def _distance(a: Float[np.ndarray, "n 2"], b: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:

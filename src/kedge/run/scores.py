@@ -183,7 +183,10 @@ class Scores:
 
 
 _RETURNS = ("latched", "raw", "latched_score", "raw_score")
-_WHOLE = ("seed", "solved_at", "plans", "plans_over_reach", "tracked_steps", "prefixes_crossing", "plans_crossing")
+_WHOLE = (
+    "seed", "solved_at", "plans", "plans_over_reach", "tracked_steps", "prefixes_crossing", "plans_crossing",
+    "followed_crossing",
+)  # fmt: skip
 _MEASURED = tuple(f.name for f in fields(Feasibility) if f.default is MISSING)
 """The columns of feasibility that need no map."""
 _PROVENANCE = ("commit", "machine", "versions", "when")
@@ -195,6 +198,7 @@ def _feasibility_lines(found: dict[str, Any]) -> list[str]:
         return []
     crossings = (
         f"crossing a wall: {found['executed_prefixes_crossing']:.1%} of executed prefixes, "
+        f"{_share(found['followed_parts_crossing'])} of followed parts, "
         f"{found['whole_plans_crossing']:.1%} of whole plans"
         if found["whole_plans_crossing"] is not None
         else "crossings were not measured (the task has no map)"
@@ -202,6 +206,11 @@ def _feasibility_lines(found: dict[str, Any]) -> list[str]:
     motion = f"start off by {found['start_gap_mean']:.3f}, tracked within {found['tracking_mean']:.3f}"
     reach = f"{found['plans_over_reach']:.1%} with a step beyond what physics allows"
     return [f"plans   {found['plans']}; {crossings}", f"        {motion}, {reach}"]
+
+
+def _share(value: float | None) -> str:
+    """Evaluations of earlier versions lack it."""
+    return "?" if value is None else f"{value:.1%}"
 
 
 def _columns(scores: Scores) -> dict[str, np.ndarray | None]:

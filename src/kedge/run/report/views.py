@@ -226,9 +226,14 @@ def _tiles(found: Mapping[str, Any]) -> list[Tile]:
     impossible, largest = percent(found.get("plans_over_reach")), f"{figure(found.get('largest_step'), 2)} m"
     gap, worst = (figure(found.get(f"start_gap_{kind}"), 3) for kind in ("mean", "max"))
     tracking, off = (figure(found.get(f"{kind}_mean"), 3) for kind in ("tracking", "off_path"))
-    prefixes, wholes = (percent(found.get(f"{kind}_crossing")) for kind in ("executed_prefixes", "whole_plans"))
+    kinds = ("executed_prefixes", "followed_parts", "whole_plans")
+    prefixes, followed, wholes = (percent(found.get(f"{kind}_crossing")) for kind in kinds)
     return [
-        Tile("Executed prefixes through a wall", prefixes, f"of {found['plans']:,} plans; what was really followed"),
+        Tile(
+            "Executed prefixes through a wall",
+            prefixes,
+            f"of {found['plans']:,} plans; {followed} as far as they were followed",
+        ),
         Tile("Whole plans through a wall", wholes, "counting also the parts that were never followed"),
         Tile("Plans with an impossible step", impossible, "further between neighbours than 5.24 m/s an axis"),
         Tile("Largest step", largest, "between neighbours of any plan, along an axis"),
