@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from align.gaussian_walk import DIM, ends, walk
+from kedge import Denoiser, Walk, grids, solvers
 from kedge.align import VMPO, OwnWalks, Recorded, recorded, replayed
+from kedge.nets import MLP
+from kedge.paths import Trig
 from kedge.train import AdamW, Tick, Trainer
 
 BETA = 0.4
@@ -30,7 +33,8 @@ class Potential(nn.Module):
         super().__init__()
         self.w = nn.Parameter(torch.tensor([0.3, 0.1, -0.2], dtype=torch.float64))
 
-    def forward(self, x: Tensor, t: float) -> Tensor:
+    def forward(self, x: Tensor, t: float, cond: Any) -> Tensor:
+        assert cond is None
         return x @ self.w * (1 + t)
 
 
@@ -111,7 +115,7 @@ def flows(made: VMPO, walks: Recorded) -> Tensor:
     """`[K + 1, B]`, the reward at the end."""
     assert made.flow is not None
     states = [walks.record.states[i] for i in walks.record.random_steps]
-    return torch.stack([*(made.flow(s.x, s.t) for s in states), walks.reward / BETA])
+    return torch.stack([*(made.flow(s.x, s.t, None) for s in states), walks.reward / BETA])
 
 
 def detailed_balance(made: VMPO, walks: Recorded) -> Tensor:
@@ -249,6 +253,15 @@ def test_a_walk_that_remembers_its_start_is_tilted_from_each_start() -> None:
     assert float(made(apart, TICK)[1]["spread"]) == pytest.approx(floor, rel=4 * (2 / 4000) ** 0.5)
 
 
+def test_dropout_is_off() -> None:
+    """At the reference's weights the log-ratios are 0, whatever the mode."""
+    path = Trig(1.0)
+    denoiser = Denoiser(MLP(DIM, width=16, depth=1, dropout=0.5), path, "trig")
+    made = VMPO(Walk(denoiser, solvers.DDPM(), grids.LogSNR(4)), BETA).train()
+    walks = OwnWalks(made.walk, (DIM,), BATCH, lambda x, cond: x[:, 0]).next(TICK)
+    assert float(made(walks, TICK)[1]["kl"]) == pytest.approx(0, abs=1e-5)
+
+
 def test_figures() -> None:
     made = corner()
     walks = batch(made)
@@ -269,6 +282,9 @@ def test_what_does_not_fit_is_told() -> None:
         VMPO(walk(), baseline="flow", potential="difference")
     with pytest.raises(ValueError, match="a flow balances steps"):
         VMPO(walk(), baseline="flow", flow=Potential())
+    one = corner(baseline="log-z")
+    with pytest.raises(ValueError, match="one log Z does not serve"):
+        one(batch(one, each=2), TICK)
     made = corner(potential="difference")
     with pytest.raises(ValueError, match=r"OwnWalks\(plug=True\)"):
         made(batch(made), TICK)

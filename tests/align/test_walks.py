@@ -71,6 +71,8 @@ def test_groups_share_what_they_are_to_share() -> None:
     assert found.group.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     goal = found.record.states[0].cond.fields["goal"][:, 0]
     assert goal.unique_consecutive().numel() == 4
+    later = own(walk=told, each=3, conditions=goals).next(Tick(4, 5)).record.states[0].cond.fields["goal"][:, 0]
+    assert not bool((goal == later).any()), "other goals at every step"
     assert found.reward.sub(100 * goal).abs().max() < 10, "the reward hears the condition"
     start = found.record.x[0]
     assert isinstance(start, Tensor)

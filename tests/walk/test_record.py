@@ -219,6 +219,43 @@ def test_replay_gives_the_policy_gradient(name: str) -> None:
         assert not walk.replay(record, other)[0].mean.requires_grad  # type: ignore[attr-defined]
 
 
+class Encoded(torch.nn.Module):
+    """A network that encodes what it is told, once a walk, with a weight."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(weight, dtype=f64))
+        self.encodings = 0
+
+    def prepare(self, cond: Tensor) -> Tensor:
+        self.encodings += 1
+        return self.weight * cond
+
+    def forward(self, x: Tensor, told: Tensor, cond: Tensor) -> Tensor:
+        return 0.5 * x + cond
+
+
+def test_who_replays_encodes_the_condition() -> None:
+    """With its own weights, once, and with gradients to them: the recorder's encoding is another one's."""
+    nets = Encoded(1.0), Encoded(1.5)
+    drew, other = (kedge.Denoiser(net, VP, "clean") for net in nets)
+    record = Record()
+    walk = Walk(drew, DDPM(), GRID, (record,))
+    cond = torch.randn(4, 2, dtype=f64, generator=torch.Generator().manual_seed(0))
+    walk.run(start(VP, 1.0, (4, 2)), cond, seeds=3)
+    kernels = walk.replay(record, other)
+    assert nets[1].encodings == 1
+    whole = Record()
+    Walk(other, DDPM(), GRID, (whole,)).run(start(VP, 1.0, (4, 2)), cond, seeds=3)
+    first: Any = kernels[0]
+    torch.testing.assert_close(first.mean, whole.means[0], rtol=0, atol=1e-14)
+    record.log_prob(kernels).sum().backward()
+    assert nets[1].weight.grad is not None
+    assert float(nets[1].weight.grad.abs()) > 0.1
+    assert nets[0].weight.grad is None
+    same(walk.replay(record), record)
+
+
 def test_recorded_tensors_hold_no_graph() -> None:
     record = Record()
     Walk(denoiser(), DDPM(), GRID, (record,)).run(start(VP, 1.0, (4, 2)), seeds=3)

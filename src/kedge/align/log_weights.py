@@ -21,8 +21,8 @@ Potential = Literal["terminal", "difference", "to-go"]
 of the estimate grows, one weight a step. to-go: all that is still to come from a step on, one weight a step."""
 
 Baseline = Literal["batch", "leave-one-out", "group", "pair", "log-z", "flow"]
-"""How the mean of the log-weights is taken. batch: over all walks. leave-one-out: over all others. group, pair: over
-those of one condition. log-z: a learned number. flow: a learned number for each state, one balance a step."""
+"""How the mean of the log-weights is taken. batch: over all walks. leave-one-out: over all others, of its
+condition where there are some. group, pair: over those of one condition. log-z: a learned number. flow: one a state."""
 
 
 def log_weights(log_ratio: Tensor, potential: Tensor, which: Potential) -> Tensor:
@@ -63,8 +63,10 @@ def mean_within(values: Tensor, group: Tensor | None = None, *, others: bool = F
 def centred(log_w: Tensor, baseline: Baseline, group: Tensor | None = None) -> Tensor:
     """`log w - M`, M being a mean of the walks themselves, which no gradient enters: "batch" to "pair"."""
     match baseline:
-        case "batch" | "leave-one-out":
-            return log_w - mean_within(log_w.detach(), others=baseline == "leave-one-out")
+        case "batch":
+            return log_w - mean_within(log_w.detach())
+        case "leave-one-out":
+            return log_w - mean_within(log_w.detach(), group, others=True)
         case "group" | "pair":
             if group is None:
                 raise ValueError(f"baseline {baseline!r} wants groups of walks: OwnWalks(each=2) or more")

@@ -13,8 +13,8 @@ from kedge.align.walks import Recorded
 from kedge.train import OptimiserSpec, Part, Shadow, Tick
 from kedge.walk import Walk
 
-Flow = Callable[[Any, Any], Tensor]
-"""`flow(x_t, t) -> [B]`: a learned log-potential of the states on the way."""
+Flow = Callable[[Any, Any, Any], Tensor]
+"""`flow(x_t, t, cond) -> [B]`: a learned log-potential of the states on the way."""
 
 
 class VMPO(nn.Module):
@@ -25,6 +25,9 @@ class VMPO(nn.Module):
     `p*` ends in the tilt of the reference's samples where a walk forgets its start (an ancestral solver from pure
     noise).
 
+    With conditions, `log w` is `log Z` of its own condition at `p*`: a mean over all conditions does no harm on the
+    model's own walks, where it averages out, but moves the target on others'. Take one within groups there.
+
     Args:
         walk: what is aligned: its denoiser's parameters move. Its solver must be random.
         beta: how much of a divergence in nats a reward of one is worth.
@@ -33,7 +36,7 @@ class VMPO(nn.Module):
         keep_kl: whether the densities count in the weights. Without, the reward alone is followed, as DDPO does.
         penalty: times the exact divergence from the reference at each visited state, added to the loss.
         average: the mean of log-densities over an event's entries instead of their sum; the target is then another.
-        flow: for the baseline "flow".
+        flow: for the baseline "flow": `flow(x_t, t, cond) -> [B]`.
         rate: how fast a learned baseline follows, next to the denoiser.
     """
 
@@ -73,6 +76,12 @@ class VMPO(nn.Module):
         kept = (Shadow(),) if shadows is None else shadows
         return Part(self, self, optimiser, shadows=(*kept, self.reference), **options)
 
+    def train(self, mode: bool = True) -> VMPO:
+        """The denoiser stays as it is used: under a dropout that changes from walk to replay a ratio is noise."""
+        super().train(mode)
+        self.denoiser.eval()
+        return self
+
     def forward(self, batch: Recorded, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
         """`mean (log w - M)^2`, and what to log."""
         record = batch.record
@@ -105,7 +114,7 @@ class VMPO(nn.Module):
             raise ValueError(f"VMPO: potential={self.potential!r} wants the rewards of estimates: OwnWalks(plug=True)")
         if self.flow is not None:
             states = [batch.record.states[i] for i in batch.record.random_steps]
-            before = before + torch.stack([self.flow(state.x, state.t) for state in states])
+            before = before + torch.stack([self.flow(state.x, state.t, state.given) for state in states])
         return torch.cat([before, end])
 
     def _residual(self, log_w: Tensor, group: Tensor | None) -> Tensor:
@@ -113,6 +122,8 @@ class VMPO(nn.Module):
         if self.baseline == "flow":
             return log_w  # M is in the potential
         if self.log_z is not None:
+            if group is not None:
+                raise ValueError('VMPO: one log Z does not serve several conditions: baseline="group" or a flow')
             return log_w - self.log_z.detach()
         return centred(log_w, self.baseline, group)
 

@@ -18,8 +18,8 @@ from kedge.walk.hooks import Record
 Reward = Callable[[Tree, Any], Tensor]
 """`reward(x, cond) -> [B]`: what clean samples are worth, each by itself."""
 
-START_SLOT = 7
-"""The starts' own stream, apart from the steps' noise."""
+START_SLOT, CONDITION_SLOT = 7, 8
+"""The starts' and the conditions' own streams, apart from the steps' noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +73,16 @@ class OwnWalks:
         shape: of a sample.
         batch: walks in a batch.
         reward: of clean samples.
-        conditions: `conditions(count, noise) -> cond`, what to walk for; `each` walks share one.
+        conditions: `conditions(count, noise) -> cond`, what to walk for; `each` walks share one. The noise is another
+            one at every step: draw from it at any step and slot.
         each: walks for one condition, which are one group.
         one_start: whether a group also shares its start.
         plug: whether to reward the estimates on the way: for a potential other than "terminal".
         by: another walk to draw with: another denoiser, more noise. By default the walk itself.
     """
+
+    follows_weights = True
+    """A thread that draws ahead would meet weights that are being changed."""
 
     def __init__(
         self,
@@ -103,7 +107,8 @@ class OwnWalks:
         """Fresh walks."""
         count = self.batch // self.each
         group = torch.arange(count, device=tick.device).repeat_interleave(self.each)
-        cond = None if self.conditions is None else self.conditions(count, tick.noise(count))
+        told = Noise.of(_seeds(tick, count, CONDITION_SLOT), count, tick.device)
+        cond = None if self.conditions is None else self.conditions(count, told)
         if cond is not None:
             cond = take(cond, group) if isinstance(cond, Tensor | dict) else cond.take(group)
         seeds = _seeds(tick, self.batch)
@@ -120,9 +125,9 @@ class OwnWalks:
         """Nothing."""
 
 
-def _seeds(tick: Tick, batch: int) -> Tensor:
-    """A seed for each walk of the batch."""
-    return (tick.noise(batch).uniform((batch,), tick.step) * 2**53).long()
+def _seeds(tick: Tick, batch: int, slot: int = 0) -> Tensor:
+    """A seed for each walk of the batch, another one at every step."""
+    return (tick.noise(batch).uniform((batch,), tick.step, slot) * 2**53).long()
 
 
 def _start(walk: Walk, shape: Sequence[int], seeds: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:

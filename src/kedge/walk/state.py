@@ -40,6 +40,8 @@ class State:
     """The hooks'."""
     parent: Tensor | None = None
     """Where each sample stood before the last `take`; None: where it stands now."""
+    given: Any = None
+    """What `cond` was encoded from: a replay encodes it anew. A hook that changes `cond` sets this to None."""
 
     @property
     def batch(self) -> int:
@@ -58,6 +60,7 @@ class State:
             memory={name: take(value, index) for name, value in self.memory.items()},
             notes={name: take(value, index) for name, value in self.notes.items()},
             parent=index if self.parent is None else self.parent.index_select(0, index),
+            given=_take_cond(self.given, index),
         )
 
 

@@ -100,20 +100,20 @@ class Walk:
         n = len(plan.coefficients)
         free = _free(grad, n)
         with torch.set_grad_enabled(free < n):
-            cond = self.estimator.prepare(cond)
+            told = self.estimator.prepare(cond)
         with torch.set_grad_enabled(free == 0):
-            state = self._begin(x, cond, noise, plan)
+            state = self._begin(x, told, cond, noise, plan)
         with torch.no_grad():
             state = self._steps(state, plan, 0, free)
         with torch.enable_grad():
             state = self._steps(state, plan, free, n, recompute=grad == "checkpoint")
         if not _finite(state.x):
-            raise ValueError(self._blame(self._begin(x, cond, noise, plan), plan))
+            raise ValueError(self._blame(self._begin(x, told, cond, noise, plan), plan))
         return state
 
-    def _begin(self, x: Tree, cond: Any, noise: Noise, plan: Plan) -> State:
+    def _begin(self, x: Tree, told: Any, cond: Any, noise: Noise, plan: Plan) -> State:
         # A copy: hooks and networks may work in place, and the start is the caller's.
-        state = State(tree_map(torch.clone, x), plan.rows[0], cond, noise, self)
+        state = State(tree_map(torch.clone, x), plan.rows[0], told, noise, self, given=cond)
         for begin in self._moments.begin:
             state = begin(state)
         return state
@@ -162,7 +162,8 @@ class Walk:
 
     def replay(self, record: Record, denoiser: Any = None, steps: Sequence[int] | None = None) -> list[Kernel]:
         """The kernels that the recorded steps have under `denoiser` (by default the walk's own): the same solver, the
-        same hooks on the kernel, at the recorded states. Gradients flow as the caller has them switched.
+        same hooks on the kernel, at the recorded states. Gradients flow as the caller has them switched. The
+        condition is encoded anew, once, by the denoiser that replays.
 
         Args:
             record: of a walk with this solver.
@@ -184,11 +185,15 @@ class Walk:
         plan = Plan(rows, walk.solver.plan(walk.path, rows), frozenset(ups))
         kernels: list[Kernel] = []
         memory: dict[str, Tree] = {}
+        told: dict[int, Any] = {}
         for i in range(len(record.states)) if steps is None else steps:
             was = record.states[i]
             if was.parent is not None:
                 memory = {name: take(value, was.parent) for name, value in memory.items()}
-            _, step = walk._propose(replace(was, walk=walk, memory=memory), plan, i)
+            if was.given is not None and id(was.given) not in told:
+                told[id(was.given)] = walk.estimator.prepare(was.given)
+            cond = told.get(id(was.given), was.cond)
+            _, step = walk._propose(replace(was, walk=walk, memory=memory, cond=cond), plan, i)
             kernels.append(step.kernel)
             memory = step.memory
         return kernels
