@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kedge.train import Trainer
-from kedge.train.checkpoint import CheckpointWarning, load_tree, load_weights, split
+from kedge.train.checkpoint import CheckpointWarning, load_tree, load_weights, save_weights, split, weights_step
 from runs import interrupt_at, rows
 from train.resumable import trainer
 
@@ -140,6 +141,25 @@ def test_a_finished_run_says_so_and_does_nothing(untouched: Callable[[str], Path
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     assert finish(run, "adamw") == f"{run}: already trained, {STEPS} of {STEPS} steps; nothing to do\n"
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_weights_that_a_crash_left_behind_their_checkpoint_are_written_again(
+    untouched: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The checkpoint of the last step was whole when the process died, and the weights were those of an earlier one."""
+    run = tmp_path / "run"
+    shutil.copytree(untouched("adamw"), run)
+    whole = load_weights(run / "weights.safetensors")
+    assert weights_step(run / "weights.safetensors") == STEPS
+    save_weights(run / "weights.safetensors", {k: 0 * v for k, v in whole.items()}, {"step": str(STEPS - 50)})
+    assert "already trained" in finish(run, "adamw")
+    again = load_weights(run / "weights.safetensors")
+    assert weights_step(run / "weights.safetensors") == STEPS
+    assert all(again[name].equal(whole[name]) for name in whole)
+    (run / "weights.safetensors").write_bytes(b"no weights")
+    assert weights_step(run / "weights.safetensors") is None
+    finish(run, "adamw")
+    assert weights_step(run / "weights.safetensors") == STEPS
 
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(untouched: Callable[[str], Path], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -136,6 +136,16 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from None
+
+
+def weights_step(path: Path | str) -> int | None:
+    """The training step that a file of weights is of; None where there is no such file, or it does not say."""
+    try:
+        with safe_open(path, "pt") as file:
+            step = (file.metadata() or {}).get("step", "")
+    except (OSError, SafetensorError):
+        return None
+    return int(step) if step.isdecimal() else None
 
 
 def save_json(path: Path | str, tree: Any) -> None:

@@ -24,6 +24,7 @@ from kedge.train.checkpoint import (
     plain,
     save_json,
     save_weights,
+    weights_step,
 )
 from kedge.train.interrupts import Interrupts
 from kedge.train.part import Batch, Part, Tick
@@ -150,7 +151,10 @@ class Trainer:
         state = self.checkpoints.load()
         if state is not None:
             self.load(state)
+            # Written after the checkpoint: a crash between the two left those of the checkpoint before.
             self._saved_step = self.step
+            if weights_step(self.run / "weights.safetensors") != self.step:
+                self._save_weights(self.run)
         self._opened = True
 
     def save(self) -> None:
@@ -159,7 +163,10 @@ class Trainer:
             return
         self._saved_at = time.monotonic()
         self.checkpoints.save(self.step, self.state())
-        save_weights(self.run / "weights.safetensors", self.weights(), {"step": str(self.step)})
+        self._save_weights(self.run)
+
+    def _save_weights(self, run: Path) -> None:
+        save_weights(run / "weights.safetensors", self.weights(), {"step": str(self.step)})
         self._saved_step = self.step
 
     def weights(self) -> dict[str, Tensor]:
