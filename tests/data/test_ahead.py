@@ -103,6 +103,56 @@ def test_a_source_with_a_position_is_refused() -> None:
         Ahead(Batches(torch.arange(8), 4)).next(Tick(0, 0, -1))
 
 
+class Following(Watched):
+    """Its batches follow from the weights, and it says so."""
+
+    follows_weights = True
+
+
+def test_a_source_that_follows_the_weights_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^Ahead: a batch of Following follows from the weights .*: leave Ahead out$"):
+        Ahead(Following())
+
+
+class Counting(Watched):
+    """Its state is one dictionary, which it alters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = {"count": 0, "order": [torch.arange(4)]}
+
+    def next(self, tick: Tick) -> torch.Tensor:
+        self.kept["count"] += 1
+        return super().next(tick)
+
+    def state(self) -> dict[str, Any]:
+        return self.kept
+
+
+def test_a_source_that_alters_its_state_in_place_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^Ahead: a batch of Counting follows from those before it"):
+        Ahead(Counting()).next(Tick(0, 0, -1))
+
+
+class Ordered(Watched):
+    """Its state holds a tensor, another object each time; `turn` alters its numbers."""
+
+    def __init__(self, turn: bool = False) -> None:
+        super().__init__()
+        self.turn = turn
+
+    def state(self) -> dict[str, Any]:
+        return {"order": [torch.arange(4) + self.turn * len(self.made)], "name": "ordered"}
+
+
+def test_a_state_may_hold_tensors() -> None:
+    ahead = Ahead(Ordered())
+    assert ahead.next(Tick(3, 0, -1)).tolist() == [3, 0]
+    ahead.close()
+    with pytest.raises(TypeError, match=r"^Ahead: a batch of Ordered follows from those before it"):
+        Ahead(Ordered(turn=True)).next(Tick(0, 0, -1))
+
+
 def threads() -> int:
     return sum(t.name.startswith("kedge-ahead") for t in threading.enumerate())
 

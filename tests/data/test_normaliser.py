@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 import kedge.data
 from data.logs import logs_of
 from kedge.data import Normaliser
+from kedge.data.columns import at_once, refuse_nonfinite
 from kedge.data.moments import moments
 from kedge.errors import InputError
 from kedge.train import load_weights, save_weights
@@ -46,6 +48,24 @@ def test_moments_of_finite_numbers_alone() -> None:
     first = values[np.isfinite(values[:, 0]), 0].astype(np.float64)
     np.testing.assert_allclose([found.mean[0], found.std[0]], [first.mean(), first.std()], rtol=1e-12)
     assert (found.low[0], found.high[0]) == (first.min(), first.max())
+
+
+def test_of_wide_columns_few_steps_are_looked_at_at_once() -> None:
+    """8,192 steps of 2,048 numbers would be 128 MB in float64 and several times as much on the way; a chunk is 32."""
+    assert at_once(np.broadcast_to(np.uint8(0), (1 << 20, 96, 96, 3))) == (1 << 22) // (96 * 96 * 3)
+    assert at_once(np.zeros((3, 64))) == at_once(np.zeros(3)) == 1 << 16
+    wide = np.broadcast_to(np.float32(1), (1 << 13, 1 << 11))
+    tracemalloc.start()
+    found = moments(wide)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    refuse_nonfinite("images", wide, "here")
+    looked = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found.mean == 1).all()
+    assert found.count.tolist() == [1 << 13] * (1 << 11)
+    assert peak < 256 << 20
+    assert looked < 12 << 20
 
 
 def test_gaussian_has_mean_0_and_deviation_1() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from minari.data_collector import EpisodeBuffer
 import kedge.data
 from data.logs import logs_of
 from kedge.data import Trajectories
+from kedge.data.columns import WHOLE, WORDS
 from kedge.errors import InputError
 
 N = 12
@@ -83,6 +86,42 @@ def test_npz_of_one_stream_and_of_discrete_actions(tmp_path: Path) -> None:
     assert logs.actions.tolist() == [[float(i)] for i in range(N)]
 
 
+NO_NAMES = ("goal-xy", "2d", "where", "finite", "provenance", "cls", "meta")
+
+
+def test_an_array_whose_name_can_name_no_column_is_left_out_and_that_is_said(tmp_path: Path) -> None:
+    path = npz(tmp_path / "my.npz", obs=O, actions=A, rewards=R, ends=[N], goal=O, **dict.fromkeys(NO_NAMES, A))
+    logs = kedge.data.open(path)
+    holds(logs, [N])
+    assert list(logs.extra) == ["goal"]
+    said = "goal-xy, 2d, where, finite, provenance, cls, meta (no names that further columns can have)"
+    assert logs.provenance == {"from": "my.npz", "format": "npz", "left out": said}
+    assert kedge.data.open(logs.save(tmp_path / "kept")).provenance["left out"] == said
+
+
+def test_every_argument_of_trajectories_is_a_word_that_names_no_column() -> None:
+    assert {"cls", *inspect.signature(Trajectories.of).parameters} - {"extra"} <= {*WHOLE, *WORDS}
+
+
+def test_of_two_arrays_of_one_name_the_one_that_was_asked_for_is_kept(tmp_path: Path) -> None:
+    """`keys` names another array as the observations; of `info/goal` and `info.goal` the first in the file is kept."""
+    path = hdf5(
+        tmp_path / "my.hdf5", x=O, actions=A, rewards=R, ends=[N], observations=A, **{"info.goal": O, "info/goal": A}
+    )
+    logs = kedge.data.open(path, keys={"observations": "x"})
+    holds(logs, [N])
+    assert list(logs.extra) == ["info.goal"]
+    np.testing.assert_array_equal(logs.extra["info.goal"], A)
+    assert logs.provenance["left out"].startswith("info.goal, observations (")
+
+
+def test_what_is_no_array_in_an_npz_is_passed_over(tmp_path: Path) -> None:
+    path = npz(tmp_path / "my.npz", obs=O, actions=A, rewards=R, ends=[N])
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("readme.txt", "made by hand")
+    holds(kedge.data.open(path), [N])
+
+
 # --- HDF5
 
 
@@ -111,8 +150,28 @@ def test_d4rl_ends_at_terminals_and_timeouts(tmp_path: Path) -> None:
     assert kedge.data.open(logs.save(tmp_path / "kept")).digest == logs.digest
 
 
-def test_d4rl_without_marks_is_one_stream(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [["terminals"], ["timeouts"], ["terminals", "timeouts"]])
+def test_d4rl_with_flags_that_mark_nothing_is_one_stream(names: list[str], tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "maze.h5", observations=O, actions=A, rewards=R, **dict.fromkeys(names, flags()))
+    holds(kedge.data.open(path), [N])
+
+
+def test_d4rl_without_flags_is_one_stream_only_if_that_is_said(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "maze.h5", observations=O, actions=A, rewards=R)
+    with pytest.raises(InputError, match=r"maze.h5: nothing says where episodes end; .*with one_stream=True$"):
+        kedge.data.open(path)
+    holds(kedge.data.open(path, one_stream=True), [N])
+
+
+def test_flags_count_though_one_stream_is_said(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "maze.h5", observations=O, actions=A, rewards=R, timeouts=flags(7))
+    holds(kedge.data.open(path, one_stream=True), [8, N])
+
+
+def test_hdf5_with_an_array_without_a_shape(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "maze.h5", observations=O, actions=A, rewards=R, terminals=flags())
+    with h5py.File(path, "a") as file:
+        file["nothing"] = h5py.Empty("f")
     holds(kedge.data.open(path), [N])
 
 
@@ -136,6 +195,15 @@ def test_flat_zarr(tmp_path: Path) -> None:
     for name, values in {"observations": O, "actions": A, "rewards": R, "dones": flags(4)}.items():
         root.create_array(name, data=values)
     holds(kedge.data.open(tmp_path / "flat"), [5, N])
+
+
+def test_zarr_whose_arrays_are_called_data_and_meta(tmp_path: Path) -> None:
+    root = zarr.open_group(str(tmp_path / "flat"), mode="w")
+    for name, values in {"data": O, "action": A, "reward": R, "meta": np.zeros(3)}.items():
+        root.create_array(name, data=values)
+    holds(kedge.data.open(tmp_path / "flat", keys={"observations": "data"}, one_stream=True), [N])
+    with pytest.raises(InputError, match=r"flat: no observations; it holds .*data"):
+        kedge.data.open(tmp_path / "flat")
 
 
 # --- Minari
@@ -208,6 +276,31 @@ def test_minari_with_goals(home: Path) -> None:
     np.testing.assert_array_equal(logs.extra["desired_goal"], goal)
 
 
+def test_minari_with_names_and_kinds_that_no_column_has(home: Path) -> None:
+    others = {"where": box(2), "goal-xy": box(2), "observations": box(2), "goal": box(2)}
+    said = gymnasium.spaces.Text(9)
+    seen = [
+        {"observation": o, **{name: np.zeros((len(o), 2)) for name in others}, "said": ["hello"] * len(o)}
+        for o in cut(O)
+    ]
+    dataset(home, "odd-v0", seen, gymnasium.spaces.Dict({"observation": box(3), **others, "said": said}))
+    logs = kedge.data.open("odd-v0")
+    holds(logs, [3, N])
+    assert list(logs.extra) == ["goal"]
+    assert logs.provenance["left out"] == "goal-xy, observations, where (no names that further columns can have)"
+
+
+def test_minari_with_actions_that_belong_to_the_episode_before_is_refused(home: Path) -> None:
+    """All in all there are as many as rewards."""
+    path = dataset(home, "boxes-v0", cut(O), box(3))
+    with h5py.File(path / "data" / "main_data.hdf5", "a") as file:
+        for name, rows in (("episode_0", A[:4]), ("episode_1", A[4:])):
+            del file[f"{name}/actions"]
+            file[f"{name}/actions"] = rows
+    with pytest.raises(InputError, match=r"episode 0: 3 rewards, but 4 rows of actions$"):
+        kedge.data.open(path)
+
+
 def test_minari_of_other_dictionaries_and_discrete_actions(home: Path) -> None:
     """Laid end to end by sorted names: `a`, then `b.c`, though the space may say otherwise."""
     seen = [{"b": {"c": o[:, 1:]}, "a": o[:, :1]} for o in cut(O)]
@@ -243,6 +336,46 @@ def text(path: Path) -> Path:
     return path
 
 
+def altered(path: Path, old: bytes, new: bytes) -> Path:
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    return path
+
+
+def renamed(path: Path, name: str) -> Path:
+    return path.rename(path.with_name(name))
+
+
+def plain(path: Path) -> Path:
+    np.save(path / "x.npy", O)
+    return renamed(path / "x.npy", "x.npz")
+
+
+def squeezed(path: Path) -> Path:
+    """Its first array begins with a block of a kind that does not exist."""
+    np.savez_compressed(path, obs=O, actions=A, ends=[N])
+    raw = bytearray(path.read_bytes())
+    # After 30 bytes, two of which say how long the name is and two how long the rest of this header.
+    raw[30 + sum(int.from_bytes(raw[i : i + 2], "little") for i in (26, 28))] = 255
+    path.write_bytes(raw)
+    return path
+
+
+def scrambled(path: Path) -> Path:
+    root = zarr.open_group(str(path), mode="w")
+    for name, values in {"obs": O, "action": A, "ends": np.array([N])}.items():
+        root.create_array(name, data=values)
+    for chunk in (path / "obs" / "c").rglob("0"):
+        if chunk.is_file():
+            chunk.write_bytes(b"nothing")
+    return path
+
+
+def written(path: Path, said: str) -> Path:
+    path.parent.mkdir()
+    path.write_text(said)
+    return path.parent
+
+
 Make = Callable[[Path], Any]
 BAD: dict[str, tuple[Make, str]] = {
     "missing, with near names": (
@@ -264,6 +397,28 @@ BAD: dict[str, tuple[Make, str]] = {
     ),
     "text called hdf5": (lambda p: text(p / "x.hdf5"), r"x.hdf5 cannot be read as HDF5 \("),
     "text called zarr": (lambda p: text(p / "x.zarr"), r"x.zarr cannot be read as zarr \("),
+    "npy called npz": (plain, r"x.npz is no .npz file$"),
+    "npz with a damaged array": (
+        lambda p: squeezed(p / "x.npz"),
+        r"x.npz cannot be read as .npz \(Error -3 while decompressing",
+    ),
+    "hdf5 with a damaged tree": (
+        lambda p: altered(hdf5(p / "x.hdf5", observations=O, actions=A, terminals=R), b"TREE", b"tree"),
+        r"x.hdf5 cannot be read as HDF5 \(.*signature",
+    ),
+    "zarr with a damaged array": (lambda p: scrambled(p / "x.zarr"), r"x.zarr cannot be read as zarr \(.*decompress"),
+    "Minari with a list": (
+        lambda p: written(p / "x" / "metadata.json", "[]"),
+        r"x cannot be read as a Minari data set \('list'",
+    ),
+    "Minari with nothing": (
+        lambda p: written(p / "x" / "metadata.json", "{}"),
+        r"x cannot be read as a Minari data set \(AssertionError\)$",
+    ),
+    "of an unknown user": (
+        lambda _: "~there-is-no-such-user/x.npz",
+        r"^~there-is-no-such-user/x.npz: no such file; there is no user of that name$",
+    ),
     "no observations": (
         lambda p: npz(p / "x.npz", o=O, actions=A, ends=[N]),
         r"x.npz: no observations; it holds o, actions, ends, accepted are observations, .*, or say which with keys=",
@@ -321,6 +476,13 @@ def test_what_is_wrong_is_said_in_one_line(what: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said) as caught:
         kedge.data.open(make(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_keys_are_not_for_minari(home: Path) -> None:
+    path = dataset(home, "boxes-v0", cut(O), box(3))
+    for source in (path, "boxes-v0"):
+        with pytest.raises(InputError, match=r"boxes-v0: keys are for files that others have written, .*Minari's$"):
+            kedge.data.open(source, keys={"observations": "x"})
 
 
 def test_keys_that_are_not_there(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+import tracemalloc
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,8 @@ def slow_last(logs: Trajectories, i: int, until: str) -> int:
     step = i
     while step < end and not logs.rewards[step] > 0:
         step += 1
+    if until == "success":
+        return min(step, end - 1)
     while step + 1 < end and logs.rewards[step + 1] > 0:
         step += 1
     return min(step, end - 1)
@@ -66,7 +70,7 @@ def slow_steps(logs: Trajectories, i: int) -> float:
     st.lists(st.integers(1, 30), min_size=1, max_size=8),
     st.integers(2, 8),
     st.integers(1, 5),
-    st.sampled_from(["episode", "reward"]),
+    st.sampled_from(["episode", "reward", "success"]),
     st.sampled_from([0.03, 0.3, 0.8]),
     st.integers(0, 5),
 )
@@ -247,10 +251,48 @@ def test_mapped_from_disk_and_held_on_a_device_they_are_the_same(which: int, tmp
         assert equal(held.next(tick(7)), batch)
 
 
+@pytest.mark.parametrize("kind", [">f8", ">i4", np.longdouble, bool], ids=str)
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_fields_of_types_that_torch_does_not_know(kind: Any, device: str | None) -> None:
+    """Bytes in the other order, long doubles: a batch is in float32, as of any other column."""
+    goal = (np.arange(59 * 2).reshape(59, 2) % 7).astype(kind)
+    batch = Segments(logs_of(LENGTHS, goal=goal), 4, 2, 8, fields=("goal",), device=device).at(np.array([40]))
+    assert batch["goal"].dtype == torch.float32
+    np.testing.assert_array_equal(batch["goal"][0].numpy(), goal[[40, 42, 44, 46]].astype(np.float32))
+
+
+def test_columns_are_held_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = logs_of(LENGTHS)
+    batch = Segments(logs, 5, 3, 32, device="cpu").next(tick(7))
+    monkeypatch.setattr("kedge.data.columns.CHUNK", 4)
+    assert equal(Segments(logs, 5, 3, 32, device="cpu").next(tick(7)), batch)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("rewarded", [0.0, 0.1, 0.7, 1.0])
+def test_runs_of_rewards_do_not_depend_on_chunks(chunk: int, rewarded: float) -> None:
+    rewards = np.append(0.0, (np.random.default_rng(0).random(40) < rewarded).astype(np.float32))
+    good = [0, *(rewards > 0).astype(int), 0]
+    runs = Runs(rewards, chunk)
+    assert runs.first.tolist()[:-1] == [i for i in range(41) if good[i + 1] and not good[i]]
+    assert runs.last.tolist()[:-1] == [i for i in range(41) if good[i + 1] and not good[i + 2]]
+
+
+def test_runs_of_rewards_take_no_memory_for_each_step() -> None:
+    """4 million steps, all rewarded, are one run; what is held is a few chunks of 65,536 flags and numbers."""
+    tracemalloc.start()
+    runs = Runs(np.broadcast_to(np.float32(1), 1 << 22))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert runs.first.tolist()[:-1] == [0]
+    assert runs.last.tolist()[:-1] == [(1 << 22) - 1]
+    assert peak < 4 << 20
+
+
 def test_batches_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     logs = logs_of(LENGTHS, rewarded=0.5)
     whole = Segments(logs, 5, 3, 8, until="reward").at(np.arange(59))
-    monkeypatch.setattr(Runs.__init__, "__defaults__", (4,))
+    monkeypatch.setattr("kedge.data.segments.Runs", partial(Runs, chunk=4))
     assert equal(Segments(logs, 5, 3, 8, until="reward").at(np.arange(59)), whole)
 
 
@@ -294,7 +336,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"stride": 0}, r"Segments: the stride must be at least 1 step, got 0"),
     ({"stride": 16}, r"Segments: the longest episode has 30 steps, less than two strides of 16: .*"),
     ({"batch_size": 0}, r"Segments: the batch size must be at least 1, got 0"),
-    ({"until": "goal"}, r"Segments: unknown until='goal', choose one of episode, reward, random"),
+    ({"until": "goal"}, r"Segments: unknown until='goal', choose one of episode, reward, random, success"),
+    (
+        {"normaliser": Normaliser(torch.zeros(1), torch.ones(1))},
+        r"Segments: the normaliser is for 1 dimensions, but an observation has 4: fit another",
+    ),
     ({"rest": (4,)}, r"Segments: rest names dimension 4, but an observation has 0 to 3"),
 ]
 
@@ -333,3 +379,27 @@ def test_a_batch_takes_milliseconds_at_most() -> None:
         segments.next(tick(s))
         took.append(time.perf_counter() - begin)
     assert np.median(took) < 0.05
+
+
+def test_windows_that_end_at_a_success_begin_shortly_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows from which a success comes within 7 steps of their episode are drawn, alike, and no others."""
+    monkeypatch.setattr("kedge.data.segments.WITHIN", 7)
+    logs = logs_of(LENGTHS, seed=2, rewarded=0.0)
+    ends = logs.ends.tolist()
+    for row in (4, 5, 12, 30, 31, 40, 55, int(ends[-1]) - 1):
+        logs.rewards[row] = 1.0
+    segments = Segments(logs, 4, 2, 512, until="success")
+    counted = np.zeros(len(logs), int)
+    for step in range(200):
+        np.add.at(counted, segments.next(tick(step))["start"].numpy(), 1)
+    runs = Runs(logs.rewards)
+    after = np.append(False, logs.rewards[:-1] > 0)
+    wanted = []
+    for i in range(len(logs)):
+        begun = logs.rewards[i] > 0 and after[i] and i - 1 not in (np.array(ends) - 1)
+        wanted.append(slow_steps(logs, i) <= 7 and not begun)
+    assert (counted > 0).tolist() == wanted
+    some = counted[np.array(wanted)]
+    expected = some.sum() / len(some)
+    assert float(((some - expected) ** 2 / expected).sum()) < chi2.ppf(0.999, len(some) - 1)
+    assert len(runs.first) > 3

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_the_digest_is_of_the_content() -> None:
 
 def test_digest_does_not_depend_on_how_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = logs_of([50, 30]).digest
-    monkeypatch.setattr(Trajectories.chunks, "__defaults__", (7,))
+    monkeypatch.setattr(Trajectories, "chunks", partialmethod(Trajectories.chunks, 7))
     assert logs_of([50, 30]).digest == whole
     assert kedge.data.open(logs_of([50, 30]).save(tmp_path / "x")).digest == whole
 
@@ -102,6 +103,10 @@ def test_tensors_lists_and_other_types_are_taken() -> None:
     assert logs.observations.dtype == logs.actions.dtype == logs.rewards.dtype == np.float32
     assert logs.rewards.shape == (3,)
     assert logs.ends.dtype == np.int64
+    half = torch.tensor([[1.5], [2.0]], dtype=torch.bfloat16)
+    logs = Trajectories.of(half, half, torch.tensor([2]), goal=half)
+    assert logs.observations.tolist() == [[1.5], [2.0]]
+    assert logs.extra["goal"].dtype == np.float32
 
 
 def test_rewards_are_missed_where_they_are_asked_for() -> None:
@@ -135,6 +140,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"ends": [4, 2, 6]}, r"trajectories: ends must ascend from 1 on, but episode 1 ends at 2, after 4"),
     ({"ends": [0, 6]}, r"trajectories: ends must ascend from 1 on, but episode 0 ends at 0, first"),
     ({"ends": [3]}, r"trajectories: the last episode ends at 3, but there are 6 steps"),
+    ({"ends": [[6], [2, 4]]}, r"trajectories: ends is ragged"),
     ({"ends": []}, r"trajectories: ends must be \[E\] whole numbers, got float64 \[0\]"),
     ({"ends": [6.0]}, r"trajectories: ends must be \[E\] whole numbers, got float64 \[1\]"),
     ({"observations": O[:0], "actions": A[:0]}, r"trajectories: empty, there is not a single step"),
@@ -202,6 +208,11 @@ def test_an_error_on_the_way_leaves_nothing(tmp_path: Path) -> None:
     rewarded = {"observations": O, "actions": A, "rewards": A}
     with pytest.raises(InputError, match=r"episode 1: rewards is there in some episodes and not in others$"):
         Trajectories.write(tmp_path / "x", [{"observations": O, "actions": A}, rewarded])
+    for word in ("ends", "where", "finite", "provenance", "meta", "cls"):
+        with pytest.raises(InputError, match=rf"episode 0: a column cannot be called '{word}': the word has another"):
+            Trajectories.write(tmp_path / "x", [{"observations": O, "actions": A, word: A}])
+    with pytest.raises(InputError, match=r"episode 0: observations must be \[N, S\], .*, got \[\]$"):
+        Trajectories.write(tmp_path / "x", [{"observations": 3.0, "actions": A}])
     with pytest.raises(InputError, match=r"x: empty"):
         Trajectories.write(tmp_path / "x", [])
     assert list(tmp_path.iterdir()) == []
@@ -227,6 +238,20 @@ def episodes():
         yield {"observations": np.zeros((99, 2)), "actions": np.zeros((99, 1))}
 Trajectories.write(sys.argv[1], episodes())
 """
+
+
+def test_what_was_left_goes_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    left = tmp_path / f".writing-x[1]-{dead()}-00000000"
+    left.mkdir()
+    logs_of([4]).save(tmp_path / "x[1]")
+    assert not left.exists()
+
+
+def dead() -> int:
+    """The number of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def test_what_a_killed_process_left_is_not_opened_and_goes(tmp_path: Path) -> None:
@@ -266,4 +291,45 @@ def test_an_altered_folder_is_refused(tmp_path: Path) -> None:
         kedge.data.open(folder)
     (folder / "meta.json").write_text("{")
     with pytest.raises(InputError, match=r"meta.json cannot be read"):
+        kedge.data.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"columns": None}, r"it does not say the columns"),
+        ({"columns": {}}, r"there are no actions among the columns"),
+        ({"digest": 3}, r"it does not say the digest"),
+        ({"provenance": []}, r"it does not say the provenance"),
+    ],
+)
+def test_a_folder_that_does_not_say_what_it_is_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    folder = logs_of([40]).save(tmp_path / "x")
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | change))
+    with pytest.raises(InputError, match=rf"meta.json was altered: {said}$"):
+        kedge.data.open(folder)
+
+
+def test_a_column_that_is_not_described_is_refused(tmp_path: Path) -> None:
+    folder = logs_of([40]).save(tmp_path / "x")
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["columns"]["actions"] = 3
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(InputError, match=r"actions.npy was altered: .*, written was 3$"):
+        kedge.data.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ([30], r"the last episode ends at 30, but there are 40 steps"),
+        ([20, 10, 40], r"ends must ascend from 1 on, but episode 1 ends at 10, after 20"),
+        ([20.0, 40.0], r"ends must be \[E\] whole numbers, got float64 \[2\]"),
+    ],
+)
+def test_altered_ends_are_refused(ends: list[Any], said: str, tmp_path: Path) -> None:
+    folder = logs_of([40]).save(tmp_path / "x")
+    np.save(folder / "ends.npy", np.array(ends))
+    with pytest.raises(InputError, match=rf"ends.npy: {said}$"):
         kedge.data.open(folder)

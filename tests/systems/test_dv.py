@@ -13,6 +13,7 @@ from kedge.plan import Invert
 from kedge.recipes import DV
 from kedge.recipes.training import Training
 from kedge.rl import InverseDiffusion, MinusSteps, PlanTransformer
+from kedge.train import Tick
 from kedge.walk.solvers import DDIM
 from small_maze import logs
 
@@ -33,6 +34,8 @@ def test_it_is_made_of_what_the_paper_says() -> None:
     assert isinstance(models.critic.net, PlanTransformer)
     assert isinstance(models.critic.target, MinusSteps)
     assert isinstance(models.inverse, InverseDiffusion)
+    steps = training.trainer.source.windows.next(Tick(0, 0))["steps"]  # type: ignore[attr-defined]
+    assert float(steps.max()) <= 799, "what is learned from ends at a success, and begins 800 steps before it at most"
     sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in models.trained().items()}
     assert sizes["planner"] == pytest.approx(2.6e6, rel=0.03)
     assert sizes["critic"] == pytest.approx(1.6e6, rel=0.03)

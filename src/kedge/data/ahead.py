@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
+
+import torch
+from torch import Tensor
 
 
 class Ahead:
     """A source that makes the next batch of another one in a background thread, ahead of its time.
 
-    It yields what the other yields, bit for bit, because the other's batches follow from the tick alone; one whose
-    batches follow from what was drawn before (`kedge.train.Batches`) is refused. A tick that was not foreseen is
-    served at once. An error in making a batch is raised where that batch is asked for.
+    It yields what the other yields, bit for bit, because the other's batches follow from the tick alone. One whose
+    batches follow from what was drawn before (`kedge.train.Batches`) is refused, and so is one whose batches follow
+    from the weights that are trained and that says so with an attribute `follows_weights = True`: the thread would
+    draw from weights that are half updated. A tick that was not foreseen is served at once. An error in making a batch
+    is raised where that batch is asked for.
     """
 
     def __init__(self, source: Any) -> None:
+        if getattr(source, "follows_weights", False):
+            name = type(source).__name__
+            raise TypeError(f"Ahead: a batch of {name} follows from the weights at its step: leave Ahead out")
         self.source = source
         self._turns = 1
         self._pending: tuple[Any, Future[Any]] | None = None
@@ -70,12 +80,23 @@ class Ahead:
         with self._asking:
             if self._checked:
                 return self.source.next(tick)
-            before = self.source.state()
+            before = deepcopy(self.source.state())
             batch = self.source.next(tick)
-            if self.source.state() != before:
+            if not _same(self.source.state(), before):
                 name = type(self.source).__name__
                 raise TypeError(
                     f"Ahead: a batch of {name} follows from those before it, not from the tick: leave Ahead out"
                 )
             self._checked = True
             return batch
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two states are equal; tensors in them are so if all their numbers are."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_same(a[name], b[name]) for name in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return bool(a == b)

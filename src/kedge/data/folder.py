@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ class Writer:
     def __enter__(self) -> Writer:
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            for old in self.folder.parent.glob(f"{SCRATCH}{self.folder.name}-*"):
+            for old in self.folder.parent.glob(f"{SCRATCH}{glob.escape(self.folder.name)}-*"):
                 if not _alive(old):
                     shutil.rmtree(old, ignore_errors=True)
             self.scratch.mkdir()
@@ -169,12 +170,17 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / META} cannot be read ({error})") from None
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise InputError(f"{folder / META} is not of the format {FORMAT!r}")
+    for name, type_ in (("columns", dict), ("digest", str), ("provenance", dict)):
+        if not isinstance(meta.get(name), type_):
+            raise InputError(f"{folder / META} was altered: it does not say the {name}")
+    if missing := {"observations", "actions"} - meta["columns"].keys():
+        raise InputError(f"{folder / META} was altered: there are no {min(missing)} among the columns")
     return meta
 
 
 def read_store(folder: Path, meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The columns, mapped from disk, and `ends`."""
-    said: Mapping[str, Sequence[Any]] = meta["columns"]
+    said: Mapping[str, Any] = meta["columns"]
     found: dict[str, np.ndarray] = {}
     for name in [*said, "ends"]:
         path = folder / f"{name}.npy"
@@ -184,8 +190,8 @@ def read_store(folder: Path, meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
             raise InputError(f"{path} is missing: the folder was altered") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read ({error})") from None
-        if name in said and [found[name].dtype.str, list(found[name].shape)] != list(said[name]):
-            raise InputError(f"{path} was altered: it is {kind(found[name])}, written was {tuple(said[name])}")
+        if name in said and [found[name].dtype.str, list(found[name].shape)] != said[name]:
+            raise InputError(f"{path} was altered: it is {kind(found[name])}, written was {said[name]}")
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from kedge.data.columns import CHUNK
+from kedge.data.columns import at_once
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ class Moments:
         )
 
 
-def moments(values: np.ndarray, chunk: int = CHUNK) -> Moments:
-    """Of a column `[N, D]` or `[N]`, in float64; what is mapped from disk is read a chunk at a time."""
+def moments(values: np.ndarray, chunk: int | None = None) -> Moments:
+    """Of a column `[N, D]` or `[N]`, in float64; what is mapped from disk is read a chunk of steps at a time."""
     total: Moments | None = None
+    chunk = at_once(values) if chunk is None else chunk
     for begin in range(0, len(values), chunk):
         rows = values[begin : begin + chunk]
         part = _moments(np.asarray(rows, np.float64).reshape(len(rows), -1))

@@ -32,13 +32,15 @@ def open(  # noqa: A001  the word that one looks for
         finite: False lets infinities and nan pass, to be looked at.
         one_stream: True takes a file that says nothing about ends of episodes as one episode.
     """
-    path, keys = Path(source).expanduser(), dict(keys or {})
+    path, keys = _expanded(source), dict(keys or {})
     if path.is_dir():
         if is_store(path):
-            return _plainly(path, keys)
+            _refuse_keys(keys, path, "kedge's own")
+            return Trajectories.open(path)
         if zarr.is_zarr(path):
             return zarr.read(path, keys, finite, one_stream)
         if minari.is_minari(path):
+            _refuse_keys(keys, path, "Minari's")
             return minari.read(path, finite)
         raise InputError(f"{path} is a folder, but no kedge trajectories ({META}), no zarr and no Minari data set")
     if path.is_file():
@@ -46,14 +48,21 @@ def open(  # noqa: A001  the word that one looks for
             raise InputError(f"{path}: unknown suffix {path.suffix!r}, known are {', '.join(SUFFIXES)}")
         return SUFFIXES[path.suffix.lower()](path, keys, finite, one_stream)
     if (found := minari.by_name(str(source))) is not None:
+        _refuse_keys(keys, found, "Minari's")
         return minari.read(found, finite)
     raise InputError(f"{source}: no such file{_near(path)}{_near_names(str(source))}")
 
 
-def _plainly(path: Path, keys: Mapping[str, str]) -> Trajectories:
+def _expanded(source: Path | str) -> Path:
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        raise InputError(f"{source}: no such file; there is no user of that name") from None
+
+
+def _refuse_keys(keys: Mapping[str, str], path: Path, whose: str) -> None:
     if keys:
-        raise InputError(f"{path}: keys are for files that others have written, not for kedge's own")
-    return Trajectories.open(path)
+        raise InputError(f"{path}: keys are for files that others have written, .npz, .hdf5 and zarr, not for {whose}")
 
 
 def _near(path: Path) -> str:

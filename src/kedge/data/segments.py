@@ -17,13 +17,15 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from kedge.data.columns import CHUNK
+from kedge.data.columns import CHUNK, at_once, single
 from kedge.data.normaliser import Normaliser
 from kedge.data.trajectories import Trajectories
 from kedge.errors import InputError
 from kedge.noise import MIX_1
 
-Until = Literal["episode", "reward", "random"]
+Until = Literal["episode", "reward", "random", "success"]
+WITHIN = 799
+"""Steps before a success in which a window that ends there may begin."""
 FIELDS = ("states", "actions", "valid", "steps", "start")
 NEVER = np.iinfo(np.int64).max
 
@@ -34,13 +36,17 @@ class Runs:
     """
 
     def __init__(self, rewards: np.ndarray, chunk: int = CHUNK) -> None:
-        begins = range(0, len(rewards), chunk)
-        steps = np.concatenate([begin + np.flatnonzero(rewards[begin : begin + chunk] > 0) for begin in begins])
-        apart = np.diff(steps) != 1
-        edge = np.ones(min(len(steps), 1), bool)
+        first, last, before = list[np.ndarray](), list[np.ndarray](), False
+        for begin in range(0, len(rewards), chunk):
+            good = np.concatenate([[before], rewards[begin : begin + chunk] > 0])
+            first.append(begin + np.flatnonzero(good[1:] & ~good[:-1]))
+            last.append(begin - 1 + np.flatnonzero(good[:-1] & ~good[1:]))
+            before = bool(good[-1])
+        if before:
+            last.append(np.array([len(rewards) - 1]))
         # One entry beyond the last run, so that a search past it finds that nothing comes.
-        self.first: np.ndarray = np.append(steps[np.concatenate([edge, apart])], NEVER)
-        self.last: np.ndarray = np.append(steps[np.concatenate([apart, edge])], NEVER)
+        self.first: np.ndarray = np.concatenate([*first, [NEVER]])
+        self.last: np.ndarray = np.concatenate([*last, [NEVER]])
 
     def next(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The first rewarded step at or after each, and the last step of its run; `NEVER` where there is none."""
@@ -59,13 +65,21 @@ class Rows:
         self.device = torch.device("cpu" if device is None else device)
         self.held = dict[str, Tensor]()
         if device is not None:
-            self.held = {name: torch.tensor(values, device=device).float() for name, values in self.columns.items()}
+            self.held = {name: _held(values, self.device) for name, values in self.columns.items()}
 
     def take(self, name: str, index: Int64[np.ndarray, "*b"]) -> Tensor:
         """The rows at `index`, in its shape."""
         if name in self.held:
             return self.held[name][torch.from_numpy(index).to(self.device)]
-        return torch.from_numpy(self.columns[name].take(index, 0)).float()
+        return torch.from_numpy(single(self.columns[name].take(index, 0)))
+
+
+def _held(values: np.ndarray, device: torch.device) -> Tensor:
+    """A column on a device, in float32, copied there a chunk at a time."""
+    held, size = torch.empty(values.shape, device=device), at_once(values)
+    for begin in range(0, len(values), size):
+        held[begin : begin + size] = torch.from_numpy(single(np.array(values[begin : begin + size])))
+    return held
 
 
 class Drawn:
@@ -110,6 +124,8 @@ class Segments(Drawn):
     episode  the end of its episode
     reward   the last step of the first run of positive rewards from step i on, the step before the goal is left, if
              that comes before the episode's end; where i lies in such a run, that run counts
+    success  the first positive reward; only windows are drawn that begin at one, or so shortly before it that it comes
+             within `WITHIN` steps, in the same episode and without another reward between
     random   a step drawn uniformly from i + 1, ..., i + (horizon - 1) stride within the episode: in hindsight any
              state that was reached was a goal, so all data shows how to reach one
 
@@ -141,6 +157,7 @@ class Segments(Drawn):
         """`fields` are all that the data can give, unless named; `device` keeps the data there, where it fits."""
         super().__init__(logs, batch_size, seed)
         _check_windows(logs, horizon, stride, until, rest)
+        _check_normaliser(normaliser, logs)
         if fields is None:
             fields = [field for field in FIELDS if field != "steps" or logs.rewarded]
         self.horizon, self.stride, self.until = horizon, stride, until
@@ -149,8 +166,9 @@ class Segments(Drawn):
         columns = {field: named.get(field, field) for field in self.fields if field not in ("valid", "steps", "start")}
         self._rows, self._columns = Rows(logs, list(columns.values()), device), columns
         self._ends = logs.ends
-        needed = until == "reward" or "steps" in self.fields
+        needed = until in ("reward", "success") or "steps" in self.fields
         self._runs = Runs(logs.rewards) if needed else None
+        self._shift, self._before = self._stretches()
         self._normaliser = None if normaliser is None else deepcopy(normaliser).to(self._rows.device)
         resting = torch.zeros(logs.dimensions.observation, dtype=torch.bool)
         resting[list(self.rest)] = True
@@ -160,7 +178,8 @@ class Segments(Drawn):
     def next(self, tick: Any) -> dict[str, Tensor]:
         """The batch of a tick."""
         u = self.uniform(tick, 2)
-        start = (u[0] * len(self.logs)).astype(np.int64)
+        place = (u[0] * self._before[-1]).astype(np.int64)
+        start = place + self._shift[np.searchsorted(self._before, place, "right")]
         return self.at(start, self._last(start, u[1]))
 
     def at(self, start: Int64[np.ndarray, " b"], last: Int64[np.ndarray, " b"] | None = None) -> dict[str, Tensor]:
@@ -207,11 +226,25 @@ class Segments(Drawn):
         last = self._ends[np.searchsorted(self._ends, start, "right")] - 1
         if self.until == "episode":
             return last
-        if self.until == "reward":
+        if self.until in ("reward", "success"):
             assert self._runs is not None
-            return np.minimum(last, self._runs.next(start)[1])
+            first, end = self._runs.next(start)
+            return np.minimum(last, end if self.until == "reward" else first)
         room = np.minimum(last - start, self._offsets[-1])
         return start + np.where(room > 0, 1 + (u * room).astype(np.int64), 0)
+
+    def _stretches(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows at which windows begin, as stretches of neighbours: how many rows there are before the end of each,
+        all told, and by how much a place in that count falls short of its row.
+        """
+        if self.until != "success":
+            return np.zeros(1, dtype=np.int64), np.array([len(self.logs)])
+        assert self._runs is not None
+        first, last = self._runs.first[:-1], self._runs.last[:-1]
+        episode = self.logs.starts[np.searchsorted(self._ends, first, "right")]
+        low = np.maximum.reduce([first - WITHIN, episode, np.append(-1, last[:-1]) + 1])
+        before = np.cumsum(first - low + 1)
+        return low - np.append(0, before[:-1]), before
 
     def _steps(self, start: np.ndarray) -> np.ndarray:
         assert self._runs is not None
@@ -289,10 +322,19 @@ def _check_windows(logs: Trajectories, horizon: int, stride: int, until: str, re
             f"Segments: the longest episode has {longest} steps, less than two strides of {stride}: windows would hold "
             "little but padding; take a smaller stride"
         )
-    if until == "reward" and not (logs.rewarded and any((c["rewards"] > 0).any() for c in logs.chunks())):
+    if until in ("reward", "success") and not (logs.rewarded and any((c["rewards"] > 0).any() for c in logs.chunks())):
         why = "earns no positive reward anywhere" if logs.rewarded else "carries no rewards"
         raise InputError(f'Segments: the data {why}, so no window can end at one; take until="episode" or "random"')
     _check_dimensions(rest, logs, "Segments: rest")
+
+
+def _check_normaliser(normaliser: Normaliser | None, logs: Trajectories) -> None:
+    width = logs.dimensions.observation
+    if normaliser is not None and len(normaliser.shift) != width:
+        has = len(normaliser.shift)
+        raise InputError(
+            f"Segments: the normaliser is for {has} dimensions, but an observation has {width}: fit another"
+        )
 
 
 def _check_dimensions(named: Sequence[int], logs: Trajectories, what: str) -> None:

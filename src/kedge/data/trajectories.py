@@ -11,12 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from kedge.data.columns import CHUNK, checked_ends, column, plain_provenance, refuse_nonfinite
+from kedge.data.columns import CHUNK, WHOLE, check_name, checked_ends, column, plain_provenance, refuse_nonfinite
 from kedge.data.folder import Writer, digest_of, is_store, kind, read_meta, read_store
 from kedge.errors import InputError
-
-WHOLE = ("observations", "actions", "rewards")
-"""The columns that have a meaning of their own; all others are kept as they come."""
 
 
 class Dimensions(NamedTuple):
@@ -102,7 +99,11 @@ class Trajectories:
                 where = f"{folder}, episode {number}"
                 if missing := {"observations", "actions"} - episode.keys():
                     raise InputError(f"{where}: no {min(missing)}; it holds {', '.join(episode) or 'nothing'}")
-                one = cls.of(**episode, ends=[len(episode["observations"])], where=where)
+                for name in episode:
+                    check_name(name, where)
+                observations = column("observations", episode["observations"], where)
+                given = {**episode, "observations": observations}
+                one = cls.of(**given, ends=[len(observations)], where=where)
                 writer.append(one.columns, where)
                 count += len(one)
                 ends.append(count)
@@ -114,7 +115,7 @@ class Trajectories:
         """Opens a folder that `save` or `write` has made. Its columns stay on disk and are read where they are used."""
         meta = read_meta(Path(folder))
         columns = read_store(Path(folder), meta)
-        ends = np.array(columns.pop("ends"))
+        ends = checked_ends(columns.pop("ends"), len(columns["observations"]), f"{Path(folder) / 'ends.npy'}")
         return cls(columns, ends, meta["provenance"], meta["digest"])
 
     def save(self, folder: Path | str, replace: bool = False) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from kedge.data.segments import Until
 from kedge.recipes.planning import (
     CriticName,
     DecayName,
@@ -55,3 +57,5 @@ class DV(Planning):
     follow: FollowerName = "inverse-diffusion"
     ahead: int = 15
     replan: int = 1
+
+    until: ClassVar[Until] = "success"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from kedge.data import Trajectories
+from kedge.data.segments import Until
 from kedge.guide import Gradient
 from kedge.plan import Agent, Chase, Follower, Invert, Judge, Nearby, Planner
 from kedge.recipes.fields import check_fields
@@ -138,6 +139,9 @@ class Planning:
     """Steps by which that point is ahead."""
     replan: int = 15
     """Steps from one plan to the next."""
+
+    until: ClassVar[Until] = "reward"
+    """Where the windows end that plans are learned from: see `kedge.data.Segments`."""
 
     def __post_init__(self) -> None:
         check_fields(self)

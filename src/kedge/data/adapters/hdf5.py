@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kedge.data.adapters.named import assemble, optional
+from kedge.data.adapters.named import assemble, optional, reading
 from kedge.data.trajectories import Trajectories
-from kedge.errors import InputError
 
 
 def read(path: Path, keys: Mapping[str, str], finite: bool, one_stream: bool) -> Trajectories:
     """Trajectories from an HDF5 file in D4RL's layout: `observations`, `actions`, `rewards`, `terminals`, `timeouts`.
 
-    An episode ends at every terminal and every timeout. A file that marks neither is one stream: some of D4RL's are.
+    An episode ends at every terminal and every timeout. Flags that are there and mark no step mean one stream: some of
+    D4RL's files are. A file without flags and without ends is one stream only where `one_stream` says so.
     Whatever else has a row for each step is kept, `infos/goal` as `infos.goal`; `next_observations`, which repeats the
     observations, is not.
     """
@@ -25,11 +25,7 @@ def read(path: Path, keys: Mapping[str, str], finite: bool, one_stream: bool) ->
         if isinstance(item, h5py.Dataset):
             arrays[name] = item
 
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(keep)
-            stream = one_stream or "terminals" in arrays
-            source = {"from": path.name, "format": "hdf5"}
-            return assemble(arrays, str(path), source, keys, finite, stream, leave=("next_observations",))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({' '.join(str(error).split())})") from None
+    with reading(str(path), "HDF5"), h5py.File(path, "r") as file:
+        file.visititems(keep)
+        source = {"from": path.name, "format": "hdf5"}
+        return assemble(arrays, str(path), source, keys, finite, one_stream, leave=("next_observations",))

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from kedge.data.adapters.named import optional
+from kedge.data.adapters.named import left_out, optional, reading
+from kedge.data.columns import NUMBERS, may_name
 from kedge.data.trajectories import Trajectories
 from kedge.errors import InputError
 
@@ -46,24 +47,23 @@ def read(path: Path, finite: bool) -> Trajectories:
     An episode of T actions has T + 1 observations. The last one, after which nothing was done, is left out, so that
     every row has an observation and what was done next. If observations are a dictionary with an entry `observation`
     (as in PointMaze and everything with goals), that entry is the observation and the others become columns of their
-    own, such as `desired_goal`; any other dictionary is laid end to end, in the order of its sorted names. Discrete
-    actions become one number.
+    own, such as `desired_goal`, where they hold numbers; one whose name cannot name a column is left out, and the
+    provenance says so. Any other dictionary is laid end to end, in the order of its sorted names. Discrete actions
+    become one number.
     """
     minari = optional("minari", "minari")
     optional("h5py", "minari")
     where = str(path)
-    try:
+    odd: set[str] = set()
+    with reading(where, "a Minari data set"):
         found = minari.MinariDataset(_data(path))
-        episodes = [_episode(one, where) for one in found.iterate_episodes()]
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, AssertionError, ImportError) as error:
-        raise InputError(f"{where} cannot be read as a Minari data set ({' '.join(str(error).split())})") from None
-    if not episodes:
-        raise InputError(f"{where}: empty, there is not a single episode")
-    columns = {name: np.concatenate([one[name] for one in episodes]) for name in episodes[0]}
+        episodes = [_episode(one, where, odd) for one in found.iterate_episodes()]
+        if not episodes:
+            raise InputError(f"{where}: empty, there is not a single episode")
+        columns = {name: np.concatenate([one[name] for one in episodes]) for name in episodes[0]}
+        noted = {"from": found.id, "format": "minari", "minari": found.storage.metadata.get("minari_version")}
     ends = np.cumsum([len(one["observations"]) for one in episodes])
-    noted = {"from": found.id, "format": "minari", "minari": found.storage.metadata.get("minari_version")}
+    noted |= left_out(sorted(odd))
     return Trajectories.of(**columns, ends=ends, provenance=noted, finite=finite, where=where)
 
 
@@ -71,11 +71,16 @@ def _data(path: Path) -> Path | None:
     return next((p for p in (path / "data", path) if (p / "metadata.json").is_file()), None)
 
 
-def _episode(one: Any, where: str) -> dict[str, np.ndarray]:
+def _episode(one: Any, where: str, odd: set[str]) -> dict[str, np.ndarray]:
+    """An episode's columns; `odd` takes the names that no column can have."""
     count = len(one.rewards)
-    observations, extra = _observations(one.observations, f"{where}, episode {one.id}")
+    observations, rest = _observations(one.observations, f"{where}, episode {one.id}")
     actions = _flat(one.actions, f"{where}, episode {one.id}: actions")
-    columns = {"observations": observations, **extra}
+    extra = {name: values for name, values in rest.items() if values.dtype.kind in NUMBERS}
+    odd |= {name for name in extra if not may_name(name)}
+    columns = {"observations": observations} | {name: values for name, values in extra.items() if name not in odd}
+    if len(actions) != count:
+        raise InputError(f"{where}, episode {one.id}: {count} rewards, but {len(actions)} rows of actions")
     for name, values in columns.items():
         if len(values) not in (count, count + 1):
             raise InputError(f"{where}, episode {one.id}: {count} rewards, but {len(values)} rows of {name}")
@@ -94,7 +99,7 @@ def _flat(found: Any, where: str) -> np.ndarray:
     """`[T, D]`: a dictionary end to end."""
     parts = list(_leaves(found, where).values()) if isinstance(found, Mapping) else [np.asarray(found)]
     for part in parts:
-        if part.ndim not in (1, 2) or part.dtype.kind not in "biuf":
+        if part.ndim not in (1, 2) or part.dtype.kind not in NUMBERS:
             raise InputError(f"{where} must be rows of numbers, got {part.dtype} {list(part.shape)}")
     return np.concatenate([part[:, None] if part.ndim == 1 else part for part in parts], 1)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from kedge.data.columns import shown
+from kedge.data.columns import NUMBERS, may_name, shown
 from kedge.data.trajectories import Trajectories
 from kedge.errors import InputError
 
@@ -25,6 +28,25 @@ NAMES: dict[str, tuple[str, ...]] = {
 flags of their last steps."""
 
 OBJECTS = "Python objects, which are not read, for they could run code: save plain arrays of numbers"
+
+
+BROKEN = (
+    *(OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, AssertionError, ImportError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What the readers of other formats raise over a file that is damaged or none of theirs."""
+
+
+@contextmanager
+def reading(where: str, what: str) -> Iterator[None]:
+    """What a reader stumbles over is said in one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except BROKEN as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{where} cannot be read as {what} ({said})") from None
 
 
 def optional(module: str, extra: str) -> ModuleType:
@@ -58,7 +80,8 @@ def assemble(
     """Trajectories from named arrays.
 
     Episodes end where `ends` says, else at every terminal and timeout, and at the end of the data. What else has a row
-    for each step is kept under its own name, with dots for slashes.
+    for each step is kept under its own name, with dots for slashes; where that cannot name a column, or names another
+    one, it is left out, and the provenance says so.
 
     Args:
         arrays: array-likes by name; each that is used is read as a whole.
@@ -85,12 +108,22 @@ def assemble(
     count = len(read["observations"])
     ends = _ends(arrays, found, count, where, one_stream)
     used = {*found.values(), *leave}
-    extra = {
-        key.replace("/", "."): _read(arrays, key, where)
-        for key, values in arrays.items()
-        if key not in used and _is_column(values, count)
-    }
-    return Trajectories.of(**read, ends=ends, provenance=provenance, finite=finite, where=where, **extra)
+    extra, odd = dict[str, np.ndarray](), list[str]()
+    for key, values in arrays.items():
+        name = key.replace("/", ".")
+        if key in used or not _is_column(values, count):
+            continue
+        if may_name(name) and name not in extra:
+            extra[name] = _read(arrays, key, where)
+        else:
+            odd.append(key)
+    noted = {**provenance, **left_out(odd)}
+    return Trajectories.of(**read, ends=ends, provenance=noted, finite=finite, where=where, **extra)
+
+
+def left_out(names: Sequence[str]) -> dict[str, str]:
+    """What the provenance says of arrays that are no columns because of their names."""
+    return {"left out": f"{', '.join(names)} (no names that further columns can have)"} if names else {}
 
 
 def _ends(arrays: Mapping[str, Any], found: Mapping[str, str], count: int, where: str, one_stream: bool) -> np.ndarray:
@@ -106,7 +139,7 @@ def _ends(arrays: Mapping[str, Any], found: Mapping[str, str], count: int, where
     last = np.zeros(count, bool)
     for name in flags:
         values = _read(arrays, found[name], where)
-        if values.size != count or values.dtype.kind not in "biuf":
+        if values.size != count or values.dtype.kind not in NUMBERS:
             raise InputError(
                 f"{where}: {found[name]} must be [N], a flag for each of {count} steps, got {shown(values)}"
             )
@@ -125,8 +158,9 @@ def _read(arrays: Mapping[str, Any], key: str, where: str) -> np.ndarray:
 
 
 def _is_column(values: Any, count: int) -> bool:
-    shape, dtype = getattr(values, "shape", ()), getattr(values, "dtype", None)
-    return len(shape) > 0 and shape[0] == count and getattr(dtype, "kind", "O") in "biuf"
+    # HDF5 knows arrays without a shape, which hold nothing at all.
+    shape, dtype = getattr(values, "shape", None) or (), getattr(values, "dtype", None)
+    return len(shape) > 0 and shape[0] == count and getattr(dtype, "kind", "O") in NUMBERS
 
 
 def _listed(arrays: Mapping[str, Any]) -> str:

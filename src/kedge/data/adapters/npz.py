@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kedge.data.adapters.named import assemble
+from kedge.data.adapters.named import assemble, reading
 from kedge.data.trajectories import Trajectories
 from kedge.errors import InputError
 
@@ -19,17 +18,18 @@ class Members(Mapping[str, Any]):
 
     def __init__(self, file: Any) -> None:
         self.file = file
+        self.names = [name.removesuffix(".npy") for name in file.zip.namelist() if name.endswith(".npy")]
 
     def __getitem__(self, name: str) -> Member:
-        if name not in self.file.files:
+        if name not in self.names:
             raise KeyError(name)
         return Member(self.file, name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.file.files)
+        return iter(self.names)
 
     def __len__(self) -> int:
-        return len(self.file.files)
+        return len(self.names)
 
 
 class Member:
@@ -49,13 +49,10 @@ class Member:
 def read(path: Path, keys: Mapping[str, str], finite: bool, one_stream: bool) -> Trajectories:
     """Trajectories from a `.npz` file, whose arrays may have any of the usual names."""
     where = str(path)
-    try:
-        # Opened here: numpy would leave a file open that turns out to be none of its own.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+    # Opened here: numpy would leave a file open that turns out to be none of its own.
+    with reading(where, ".npz"), path.open("rb") as raw:
+        if raw.read(2) != b"PK":  # what every zip file begins with
+            raise InputError(f"{where} is no .npz file")
+        raw.seek(0)
+        with np.load(raw, allow_pickle=False) as file:
             return assemble(Members(file), where, {"from": path.name, "format": "npz"}, keys, finite, one_stream)
-    except (zipfile.BadZipFile, EOFError, OSError, KeyError) as error:
-        raise InputError(f"{where} cannot be read as .npz ({' '.join(str(error).split())})") from None
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{where} is no .npz file") from None

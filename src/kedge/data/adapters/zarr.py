@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kedge.data.adapters.named import assemble, optional
+from kedge.data.adapters.named import assemble, optional, reading
 from kedge.data.trajectories import Trajectories
-from kedge.errors import InputError
 
 
 def is_zarr(path: Path) -> bool:
@@ -18,17 +17,14 @@ def is_zarr(path: Path) -> bool:
 
 def read(path: Path, keys: Mapping[str, str], finite: bool, one_stream: bool) -> Trajectories:
     """Trajectories from a zarr group: arrays in it, or Diffusion Policy's layout (`data/state`, `data/action`, ... and
-    `meta/episode_ends`). Names are looked for without their folder.
+    `meta/episode_ends`). Names are looked for without their folder. `data` and `meta` may also be arrays themselves.
     """
     zarr = optional("zarr", "zarr")
     where = str(path)
-    try:
+    with reading(where, "zarr"):
         root = zarr.open_group(str(path), mode="r")
+        below = [root[name] for name in ("data", "meta") if name in root]
         arrays: dict[str, Any] = {}
-        for folder in (root, *(root[name] for name in ("data", "meta") if name in root)):
+        for folder in (root, *(one for one in below if isinstance(one, zarr.Group))):
             arrays |= {name: array for name, array in folder.arrays() if array.ndim}
         return assemble(arrays, where, {"from": path.name, "format": "zarr"}, keys, finite, one_stream)
-    except InputError:
-        raise
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{where} cannot be read as zarr ({' '.join(str(error).split())})") from None
