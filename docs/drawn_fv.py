@@ -246,7 +246,9 @@ def draw_state(found: Found) -> None:
         said = (f"{arm} (seeds {', '.join(seeds)})" if all(seeds) else arm for arm, seeds in arms.items())
         text += f"- {family}: {'; '.join(said)}\n"
     if found.odd:
-        text += "\nMeasured with settings that the code no longer has; learning curves among them are left out above:\n\n"
+        text += (
+            "\nMeasured with settings that the code no longer has; learning curves among them are left out above:\n\n"
+        )
         text += "".join(f"- {name}: {'; '.join(words)}\n" for name, words in found.odd.items())
     write("fv_missing", text)
 

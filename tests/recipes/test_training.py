@@ -19,7 +19,7 @@ from kedge.errors import InputError
 from kedge.plan import Agent
 from kedge.recipes import FV, Diffuser, load
 from kedge.recipes.landscape import Landscape
-from kedge.recipes.training import HELD_OUT, Training, divided
+from kedge.recipes.training import HELD_OUT, Training, divided, rewarded_place
 from kedge.train import CheckpointError, Tick, load_weights
 from small_maze import logs
 
@@ -216,6 +216,21 @@ def test_a_loaded_agent_is_the_trained_one_and_needs_no_data(tmp_path: Path) -> 
             controller.reset([4, 5])
         active = np.ones(2, bool)
         assert np.array_equal(first.act(here, active), second.act(here, active))
+
+
+def test_what_is_measured_of_rewards_is_measured_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As all at once: what is mapped from disk may be larger than memory."""
+    some = logs_of([30, 12, 40], seed=1, rewarded=0.1)
+    places = some.observations[some.rewards > 0, :2].astype(float)
+    some.observations[some.rewards > 0, :2] = places * 0.01 + 3
+    expected = (places * 0.01 + 3).mean(0)
+    chunks = Trajectories.chunks
+    monkeypatch.setattr(Trajectories, "chunks", lambda self, size=7: chunks(self, 7))
+    found = rewarded_place(some)
+    assert found is not None
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    some.rewards[:] = 1.0
+    assert rewarded_place(some) is None, "earned all over"
 
 
 def test_the_goal_is_where_rewards_were_earned() -> None:

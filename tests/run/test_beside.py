@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 import torch
 
 from kedge.data import Normaliser, Segments, Trajectories
-from kedge.envs import Maze2D
+from kedge.envs import Layout, Maze2D
 from kedge.plan import Agent, Chase, Judge, NearestSegments, ShortestPath
-from kedge.run.beside import ROWS, Known, Row, beside, nearest, shortest
+from kedge.run.beside import ROWS, Known, Row, beside, kept, nearest, shortest
+from kedge.run.recorded import environment_of
 from kedge.run.scores import Scores
 
 MAZE = Maze2D("#####/#OGO#/#####", horizon=60)
@@ -134,6 +136,46 @@ def test_rows_are_kept_unless_starts_or_weights_are_others(tmp_path: Path) -> No
     assert measured(first_seed=41) == ["the", "nearest", "A*"]
     assert (tmp_path / "baselines/optimal/evaluation.json").stat().st_mtime_ns != optimal
     assert measured(episodes=3, first_seed=41) == ["the", "nearest", "A*"]
+
+
+def test_rows_are_known_by_what_was_noted_of_the_agent_and_by_what_the_maze_looks_like(tmp_path: Path) -> None:
+    notes = {"agent": "abc", "device": "cpu"}
+
+    def measured(notes: dict[str, Any], maze: Maze2D = MAZE, fresh: bool = False) -> list[str]:
+        titles: list[str] = []
+        optimal = tmp_path / "baselines/optimal/evaluation.json"
+        before = optimal.stat().st_mtime_ns if optimal.exists() else 0
+        beside(
+            tmp_path, maze, agent(), 2, 40, lambda title: titles.append(title) or nullcontext(), logs=logged,
+            notes=notes, fresh=fresh,
+        )  # fmt: skip
+        made = [title.removeprefix("beside it: ").split()[0] for title in titles]
+        return made + (["optimal"] if optimal.stat().st_mtime_ns != before else [])
+
+    everything = ["the", "nearest", "A*", "optimal"]
+    assert measured(notes) == everything
+    assert json.loads((tmp_path / "baselines/nearest/evaluation.json").read_text())["agent"] == "abc"
+    assert "agent" not in json.loads((tmp_path / "baselines/controller/evaluation.json").read_text())
+    assert measured(notes) == []
+    assert measured(notes, fresh=True) == everything
+    assert measured(notes | {"overrides": {"candidates": 3}}) == ["nearest", "A*"]
+    assert measured(notes) == ["nearest", "A*"]
+    (tmp_path / "baselines/nearest/episodes.csv").write_text("broken")
+    assert measured(notes) == ["nearest"]
+    other = Maze2D(replace(Layout.of("#####/#GOO#/#####", horizon=60), name=MAZE.layout.name))
+    assert other.name == MAZE.name
+    assert measured(notes, other) == everything
+
+
+def test_rows_of_earlier_versions_that_do_not_tell_their_maze_go_by_its_name(tmp_path: Path) -> None:
+    beside(tmp_path, MAZE, agent(), 2, 40, silent, logs=logged)
+    said = tmp_path / "baselines/controller/evaluation.json"
+    words = json.loads(said.read_text())
+    assert words.pop("environment") == environment_of(MAZE)
+    said.write_text(json.dumps(words))
+    assert kept(said.parent, MAZE, 2, 40) is not None
+    assert kept(said.parent, MAZE, 2, 41) is None
+    assert kept(said.parent, MAZE, 2, 40, {"agent": "abc"}) is None
 
 
 @pytest.mark.parametrize("make", [nearest, shortest])

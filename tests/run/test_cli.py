@@ -22,14 +22,18 @@ from kedge.data import Trajectories
 from kedge.envs import Layout, Maze2D
 from kedge.envs.demonstrations import settings
 from kedge.errors import InputError
+from kedge.exact.time_optimal import TimeOptimal
 from kedge.run import cli
 from kedge.run.commands import demo
 from kedge.run.commands.command import environment
-from kedge.run.commands.demo import start_over
-from kedge.run.commands.runs import evaluated, identity, recipe_of, refuse_another, trained_steps
+from kedge.run.commands.demo import MARK, start_over
+from kedge.run.commands.runs import identity, recipe_of, refuse_another, task_of
 from kedge.run.commands.train import short_episodes
-from kedge.run.recorded import recorded_layout, recorded_logs
-from kedge.train import CheckpointError, RefusedError
+from kedge.run.recorded import environment_of, named_for, recorded_layout, recorded_logs
+from kedge.run.report.reading import read_run
+from kedge.run.report.views import layout_of
+from kedge.train import CheckpointError, RefusedError, load_weights, save_weights
+from kedge.train.checkpoint import weights_step
 from run.run_folder import Agent, Planner, write_evaluation, write_run, write_training
 
 Run = Callable[..., tuple[int, str, str]]
@@ -143,7 +147,7 @@ MADE = ("--env", "maze2d-umaze", "--demonstrations", "3000", *TINY)
 def test_train_takes_the_recipe_s_fields_as_flags_and_says_when_a_run_is_finished(run: Run) -> None:
     code, out, err = run("train", "fv", *MADE)
     assert (code, out) == (0, "trained: runs/fv-umaze\nnext: kedge eval runs/fv-umaze\n"), err
-    assert trained_steps(Path("runs/fv-umaze")) == 2
+    assert weights_step(Path("runs/fv-umaze/weights.safetensors")) == 2
     told = json.loads(Path("runs/fv-umaze/recipe.json").read_text())
     assert (told["recipe"], told["task"], told["fields"]["width"]) == ("FV", "maze2d-umaze", 8)
     shutil.rmtree("cache")  # a finished run needs no data, so that none is made
@@ -152,6 +156,32 @@ def test_train_takes_the_recipe_s_fields_as_flags_and_says_when_a_run_is_finishe
     assert not Path("cache").exists()
     code, out, _ = run("train", "fv", *MADE)
     assert out.startswith("runs/fv-umaze is finished: trained 2 of 2 steps, nothing to do\n")
+
+
+def test_a_run_whose_weights_are_of_an_earlier_step_than_its_checkpoint_is_not_finished(run: Run) -> None:
+    assert run("train", "fv", *MADE)[0] == 0
+    weights = Path("runs/fv-umaze/weights.safetensors")
+    save_weights(weights, load_weights(weights), {"step": "1"})  # as where it was killed between the two
+    assert Path("runs/fv-umaze/state/step-00000002").is_dir()
+    code, out, _ = run("train", "fv", *MADE, "--json")
+    assert (code, json.loads(out)["finished_before"]) == (0, False)
+
+
+def test_weights_of_an_earlier_step_are_said_to_be_and_the_step_is_kept_with_the_scores(run: Run, loaded: None) -> None:
+    write_training(Path("mine"), "maze2d-umaze")
+    save_weights(Path("mine/weights.safetensors"), {}, {"step": "2000"})
+    code, out, err = run("eval", "mine", "--episodes", "3", "--alone")
+    assert (code, "note: the weights in mine are of step 2,000 of 4,000" in err) == (0, True)
+    assert out.startswith("maze2d-umaze, FV, step 2,000 of 4,000: 3 episodes")
+    words = json.loads(Path("mine/evaluation.json").read_text())
+    assert (words["step"], words["steps"]) == (2000, 4000)
+    code, _, err = run("report", "mine")
+    assert (code, "of step 2,000 of 4,000" in err) == (0, True)
+    assert "FV on Maze2D umaze, step 2,000 of 4,000" in Path("mine/report.html").read_text()
+    save_weights(Path("mine/weights.safetensors"), {}, {"step": "4000"})
+    code, out, err = run("eval", "mine", "--episodes", "3", "--alone")
+    assert "note:" not in err
+    assert out.startswith("maze2d-umaze, FV: 3 episodes")
 
 
 def test_a_changed_recipe_in_a_run_s_folder_is_refused_with_the_fields_that_differ_before_data_are_made(
@@ -172,12 +202,12 @@ def test_a_changed_recipe_in_a_run_s_folder_is_refused_with_the_fields_that_diff
 def test_other_demonstrations_are_another_run(run: Run) -> None:
     layout = Maze2D("umaze").layout
     recipe = kedge.recipes.FV()
-    mine = identity(recipe, 0, "maze2d-umaze", settings(layout, 3000, 0))
+    mine = identity(recipe, 0, Maze2D("umaze"), settings(layout, 3000, 0))
     Path("mine").mkdir()
     Path("mine/recipe.json").write_text(json.dumps({**mine, "sizes": {"state": 4}}))
     refuse_another(Path("mine"), mine)
     with pytest.raises(RefusedError, match=r"settings.steps: 3000 there, 4000 here\)"):
-        refuse_another(Path("mine"), identity(recipe, 0, "maze2d-umaze", settings(layout, 4000, 0)))
+        refuse_another(Path("mine"), identity(recipe, 0, Maze2D("umaze"), settings(layout, 4000, 0)))
 
 
 def test_seeds_of_training_share_their_demonstrations(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,6 +349,129 @@ def test_a_goal_that_was_moved_is_found_again_in_the_recipe(tmp_path: Path) -> N
         )  # fmt: skip
 
 
+def test_a_run_on_one_s_own_data_is_evaluated_in_the_very_maze_that_it_was_trained_for(run: Run) -> None:
+    np.savez("my.npz", **columns(600, episode=60))
+    Path("my-goal-b.txt").write_text("#####\n#OGO#\n#####\n")
+    Maze2D("umaze").demonstrations(steps=3000, cache=False).save("logs")
+    for flags in (
+        ("--data", "my.npz", "--env", "maze2d-umaze", "--goal", "3", "1"),
+        ("--data", "my.npz", "--env", "my-goal-b.txt"),
+        ("--data", "logs", "--env", "my-goal-b.txt"),
+    ):
+        code, _, err = run("train", "fv", *flags, *TINY, *SHORT, "--out", "mine")
+        assert code == 0, err
+        task = environment(flags[3], (3.0, 1.0) if "--goal" in flags else None)
+        found = task_of(Path("mine"), None)
+        assert (found.name, environment_of(found)) == (task.name, environment_of(task))
+        assert recipe_of(Path("mine"))["environment"] == environment_of(task)
+        shutil.rmtree("mine")
+
+
+def test_another_maze_of_the_same_name_is_another_run_but_those_of_earlier_versions_go_on(run: Run) -> None:
+    task, other = Maze2D(Layout.of("####/#GO#/####", name="b")), Maze2D(Layout.of("####/#OG#/####", name="b"))
+    recipe = kedge.recipes.FV()
+    Path("mine").mkdir()
+    assert named_for(Path("mine"), task) == environment_of(task)
+    Path("mine/recipe.json").write_text(json.dumps(identity(recipe, 0, task, None)))
+    with pytest.raises(RefusedError, match=r"environment\.maze"):
+        refuse_another(Path("mine"), identity(recipe, 0, other, None))
+    earlier = {key: value for key, value in identity(recipe, 0, task, None).items() if key != "environment"}
+    Path("mine/recipe.json").write_text(json.dumps(earlier))
+    refuse_another(Path("mine"), identity(recipe, 0, task, None))
+    assert named_for(Path("mine"), task) == "maze2d-b"
+
+
+def test_a_report_draws_the_maze_of_one_s_own_that_a_run_was_evaluated_in(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_training(Path("mine"), "maze2d-umaze")
+    rows = ("#####", "#OGO#", "#OOO#", "#####")
+    Path("b.txt").write_text("\n".join(rows))
+    monkeypatch.setattr(kedge, "load", lambda folder: Loaded(Layout.of("/".join(rows))), raising=False)
+    assert run("eval", "mine", "--episodes", "2", "--alone", "--env", "b.txt")[0] == 0
+    layout = layout_of(read_run(Path("mine")))
+    assert layout is not None
+    assert layout.rows == rows
+
+
+def test_what_was_evaluated_is_kept_until_something_changes(run: Run, loaded: None) -> None:
+    write_training(Path("mine"), "maze2d-umaze")
+    save_weights(Path("mine/weights.safetensors"), {}, {"step": "4000"})
+    rows = ("evaluation.json", "baselines/controller/evaluation.json", "baselines/optimal/evaluation.json")
+
+    def measured(*flags: str, episodes: int = 3) -> list[bool]:
+        before = [Path("mine", row).stat().st_mtime_ns if Path("mine", row).exists() else 0 for row in rows]
+        assert run("eval", "mine", "--episodes", str(episodes), *flags)[0] == 0
+        return [Path("mine", row).stat().st_mtime_ns != old for row, old in zip(rows, before, strict=True)]
+
+    assert measured() == [True, True, True]
+    assert measured() == [False, False, False]
+    assert "evaluated already" in run("eval", "mine", "--episodes", "3")[2]
+    assert measured("--fresh") == [True, True, True]
+    assert measured(episodes=4) == [True, True, True]
+    assert measured("--first-seed", "5", episodes=4) == [True, True, True]
+    Path("mine/episodes.csv").unlink()
+    assert measured("--first-seed", "5", episodes=4) == [True, False, False]
+    save_weights(Path("mine/weights.safetensors"), {}, {"step": "4000", "other": "weights"})
+    os.utime("mine/weights.safetensors", ns=(0, 0))
+    assert measured("--first-seed", "5", episodes=4) == [True, False, False]
+
+
+def test_an_evaluation_that_was_interrupted_goes_on_from_what_is_finished(
+    run: Run, loaded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Any, states: Any) -> Any:
+        raise KeyboardInterrupt
+
+    write_training(Path("mine"), "maze2d-umaze")
+    rows = ("evaluation.json", "baselines/controller/evaluation.json")
+    with monkeypatch.context() as patched:
+        patched.setattr(TimeOptimal, "steps", interrupted)
+        assert run("eval", "mine", "--episodes", "3")[0] == 130
+    before = [Path("mine", row).stat().st_mtime_ns for row in rows]
+    code, out, _ = run("eval", "mine", "--episodes", "3")
+    assert (code, "time-optimal (knows the map and the physics), latched" in out) == (0, True)
+    assert [Path("mine", row).stat().st_mtime_ns for row in rows] == before
+
+
+def test_an_evaluation_with_other_candidates_says_so_and_is_not_taken_for_the_run_s_own_score(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("train", "fv", *MADE, "--candidates", "3")[0] == 0
+    args = ("eval", "runs/fv-umaze", "--episodes", "2", "--alone", "--json")
+    other = json.loads(run(*args, "--candidates", "2")[1])
+    assert other["overrides"] == {"candidates": 2}
+    out = run(*args[:-1], "--candidates", "2")[1]
+    assert out.startswith("maze2d-umaze, FV, candidates 2: 2 episodes")
+    assert run("report", args[1])[0] == 0
+    assert "FV on Maze2D umaze, candidates 2" in Path(args[1], "report.html").read_text()
+    own = json.loads(run(*args)[1])
+    assert "overrides" not in own
+    assert own["when"] >= other["when"]
+    assert "evaluated already" in run(*args, "--candidates", "3")[2]  # the recipe's own number is no override
+    assert "evaluated already" not in run(*args, "--candidates", "2")[2]
+
+
+def test_data_that_the_run_did_not_learn_from_are_refused_before_anything_is_evaluated(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = Maze2D("umaze").demonstrations(steps=6000, cache=False)
+    logs.split(0.5)[0].save("half")
+    code, _, err = run("train", "fv", "--data", "half", "--env", "maze2d-umaze", *TINY, *SHORT, "--out", "mine")
+    assert code == 0, err
+    found = recorded_logs(Path("mine"), recipe_of(Path("mine")))
+    assert isinstance(found, Trajectories)
+    assert found.digest == kedge.data.open("half").digest
+    np.savez("other.npz", **columns(600, episode=60))
+    code, _, err = run("eval", "mine", "--episodes", "2", "--data", "other.npz")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--data other.npz: not the data that mine learned from" in err
+    assert not Path("mine/evaluation.json").exists()
+    Path("half").rename("moved")
+    code, out, err = run("eval", "mine", "--episodes", "2", "--data", "moved")
+    assert (code, "nearest logged segments, same critic and follower, latched" in out) == (0, True), err
+
+
 def test_eval_names_latched_and_raw_and_stores_the_rows_beside_them(run: Run, loaded: None) -> None:
     write_training(Path("mine"), "maze2d-umaze")
     code, out, _ = run("eval", "mine", "--episodes", "4")
@@ -351,6 +504,8 @@ def test_compare_pairs_two_runs_and_writes_what_it_found(run: Run) -> None:
     code, out, _ = run("compare", "a", "b", "--out", "found/pair.json")
     assert code == 0
     assert "stored in found/pair.json" in out
+    assert "each less the first, a:" in out
+    assert "b - a: " in out
     assert json.loads(Path("found/pair.json").read_text())
     code, out, _ = run("compare", "a", "b", "--json")
     assert json.loads(out) == json.loads(Path("found/pair.json").read_text())
@@ -372,6 +527,7 @@ def test_the_demo_goes_through_all_phases_and_does_none_twice(run: Run, monkeypa
     code, out, err = run("demo", "--small", "--out", "d", "--json")
     assert code == 0, err
     found = json.loads(out)
+    assert Path("d", MARK).is_file()
     assert list(found["phases"]) == ["demonstrations", "training", "evaluation", "report"]
     assert Path(found["report"]).read_text().startswith("<!DOCTYPE html>")
     assert found["episodes"] == 3
@@ -398,25 +554,19 @@ def test_fresh_starts_over_but_leaves_alone_what_is_no_demo(run: Run) -> None:
     (Path("precious") / "thesis.txt").write_text("all of it")
     code, _, err = run("demo", "--small", "--fresh", "--out", "precious")
     assert code == 2
-    assert "is not a demo's folder, so it is left alone" in err
+    assert f"is not a folder that the demo has made (it has no {MARK}), so it is left alone" in err
     assert (Path("precious") / "thesis.txt").read_text() == "all of it"
-    write_training(Path("d"), "maze2d-umaze")
+    write_training(Path("run"), "maze2d-umaze")
+    (Path("run") / "data").mkdir()
+    with pytest.raises(InputError, match="not a folder that the demo has made"):
+        start_over(Path("run"))
+    demo.mark(Path("run"))  # what holds something already is not the demo's
+    assert not (Path("run") / MARK).exists()
+    demo.mark(Path("d"))
+    (Path("d") / "data").mkdir()
     start_over(Path("d"))
     assert not Path("d").exists()
     start_over(Path("d"))
-
-
-def test_an_evaluation_is_done_again_after_more_training_or_for_other_starts(tmp_path: Path) -> None:
-    weights = tmp_path / "weights.safetensors"
-    weights.write_bytes(b"")
-    (tmp_path / "evaluation.json").write_text(json.dumps({"task": "a", "episodes": 5, "seeds": [7, 11]}))
-    assert evaluated(tmp_path, "a", 5, 7, weights)
-    assert not evaluated(tmp_path, "b", 5, 7, weights)
-    assert not evaluated(tmp_path, "a", 6, 7, weights)
-    assert not evaluated(tmp_path, "a", 5, 8, weights)
-    later = (tmp_path / "evaluation.json").stat().st_mtime_ns + 10
-    os.utime(weights, ns=(later, later))
-    assert not evaluated(tmp_path, "a", 5, 7, weights)
 
 
 @pytest.mark.parametrize(
@@ -447,6 +597,38 @@ def test_whatever_ends_a_command_becomes_its_exit_code(
     assert ("Traceback" in err) == (said == "RuntimeError: surprise")
 
 
+@pytest.mark.parametrize(
+    ("stop", "said"),
+    [(2, "wrong usage"), (130, "interrupted"), (143, "terminated"), (5, "stopped"), ("why", "stopped")],
+)
+def test_what_stops_a_command_is_json_where_json_was_asked_for(
+    stop: int | str, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(args: list[str]) -> int:
+        raise SystemExit(stop)
+
+    monkeypatch.setattr(cli, "_run", stops)
+    code, out, _ = run("train", "fv", "--json")
+    assert code == (stop if isinstance(stop, int) else 1)
+    assert json.loads(out) == {"error": f"{said}; standard error says more", "exit": code}
+
+
+def test_wrong_flags_and_help_keep_to_the_contract_of_json(run: Run) -> None:
+    code, out, err = run("eval", "x", "--seed", "one", "--json")
+    assert (code, json.loads(out)["exit"], bool(err)) == (2, 2, True)
+    code, out, _ = run("eval", "--help", "--json")
+    assert (code, "error" in out.splitlines()[-1]) == (0, False)
+
+
+def test_out_is_made_where_it_can_be_and_one_line_where_it_cannot(run: Run) -> None:
+    np.savez("my.npz", **columns())
+    assert run("data", "inspect", "my.npz", "--out", "missing/dir/x.json")[0] == 0
+    assert json.loads(Path("missing/dir/x.json").read_text())["steps"] == 60
+    code, _, err = run("data", "inspect", "my.npz", "--out", "my.npz/x.json")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--out my.npz/x.json: could not be written" in err
+
+
 def test_json_stands_alone_on_standard_output_whatever_libraries_print(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,6 +649,14 @@ def test_mazes_go_by_name_or_by_a_text_that_draws_them(tmp_path: Path) -> None:
     assert environment("maze2d-medium").name == "maze2d-medium"
     (tmp_path / "mine.txt").write_text("#####\n#OOG#\n#####\n")
     assert environment(str(tmp_path / "mine.txt")).name == "maze2d-mine"
+    (tmp_path / "large.txt").write_text("#####\n#OOG#\n#####\n")
+    with pytest.raises(InputError, match=r"large\.txt: it would be called maze2d-large, .* give the file another name"):
+        environment(str(tmp_path / "large.txt"))
+    (tmp_path / "umaze-goal-1-1.txt").write_text("#####\n#GOO#\n#####\n")
+    with pytest.raises(InputError, match="a variant of the known maze umaze"):
+        environment(str(tmp_path / "umaze-goal-1-1.txt"))
+    (tmp_path / "umaze.txt").write_text("#####\n#G..#\n###.#\n#...#\n#####\n")
+    assert environment(str(tmp_path / "umaze.txt")).horizon == Maze2D("umaze").horizon == 300
     (tmp_path / "open.txt").write_text("###\n#G \n###\n")
     with pytest.raises(InputError):
         environment(str(tmp_path / "open.txt"))

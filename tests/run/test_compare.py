@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kedge.errors import InputError
-from kedge.run.compare import arm, arms, compare, table
+from kedge.run.compare import arm, arms, compare, table, told_apart
 from kedge.run.feasibility import feasibility
 from kedge.run.scores import Planning, Scores
 
@@ -25,6 +25,8 @@ def run(
     first: int = 1_000_000,
     recipe: str = "fv",
     raw: np.ndarray | None = None,
+    fields: dict[str, object] | None = None,
+    notes: dict[str, object] | None = None,
 ) -> Path:
     """A folder with an evaluation of those scores, trained with that seed, or not trained."""
     n = len(scores)
@@ -32,12 +34,16 @@ def run(
         task, recipe, 100, np.arange(first, first + n), np.zeros(n, dtype=np.int64),
         latched=scores, raw=scores, latched_score=scores, raw_score=scores - 1 if raw is None else raw,
         feasibility=feasibility([], np.zeros((n, 2, 2)), np.ones(n, dtype=np.int64)),
-        planning=Planning(0, 0, 0.0, 0, 0.0), provenance={},
+        planning=Planning(0, 0, 0.0, 0, 0.0), provenance={}, notes=notes or {},
     )  # fmt: skip
     evaluated.save(folder)
     if seed is not None:
         among = seed % 2 == 1  # beside the fields or among them
-        words = {"recipe": recipe, "fields": {"steps": 4000} | ({"seed": seed} if among else {}), "data": {"seed": 9}}
+        words = {
+            "recipe": recipe,
+            "fields": {"steps": 4000} | (fields or {}) | ({"seed": seed} if among else {}),
+            "data": {"seed": 9},
+        }
         words |= {} if among else {"seed": seed}
         (folder / "recipe.json").write_text(json.dumps(words))
     return folder
@@ -90,7 +96,7 @@ def test_the_raw_score_is_compared_when_asked_for_and_known(tmp_path: Path) -> N
     assert compare(a, b, score="raw").paired.difference.mean == SCORES.mean() - 1
     unknown = run(tmp_path / "c", SCORES, raw=SCORES * np.nan)
     assert compare(a, unknown).which == "latched"
-    with pytest.raises(InputError, match=r"^fv: no raw return, .* evaluate it to the end$"):
+    with pytest.raises(InputError, match=r"^fv \(c\): no raw return, .* evaluate it to the end$"):
         compare(a, unknown, score="raw")
 
 
@@ -110,15 +116,17 @@ def test_tuning_starts_are_called_so(tmp_path: Path) -> None:
 
 def test_what_cannot_be_paired_is_refused_in_one_line(tmp_path: Path) -> None:
     a = run(tmp_path / "a", SCORES)
-    with pytest.raises(InputError, match=r"^fv was evaluated on line, fv on other: only one task compares$"):
+    with pytest.raises(
+        InputError, match=r"^fv \(a\) was evaluated on line, fv \(task\) on other: only one task compares$"
+    ):
         compare(a, run(tmp_path / "task", SCORES, task="other"))
     with pytest.raises(
-        InputError, match=r"8 starts, seeds 1000000 to 1000007, fv has 8 starts, seeds 5 to 12: evaluate"
+        InputError, match=r"8 starts, seeds 1000000 to 1000007, fv \(starts\) has 8 starts, seeds 5 to 12: evaluate"
     ):
         compare(a, run(tmp_path / "starts", SCORES, first=5))
     with pytest.raises(InputError, match="7 starts"):
         compare(a, run(tmp_path / "fewer", SCORES[:7]))
-    with pytest.raises(InputError, match=r"^fv has training seeds 0, fv has 1: train and give the same seeds of both$"):
+    with pytest.raises(InputError, match=r"^fv \(a\) has training seeds 0, fv \(seed\) has 1: train and give the same"):
         compare(a, run(tmp_path / "seed", SCORES, seed=1))
     with pytest.raises(InputError, match=r"two runs with training seed 0; give one run for each$"):
         arm([a, run(tmp_path / "again", SCORES)])
@@ -163,6 +171,59 @@ def test_a_table_compares_with_the_first_and_corrects_for_the_number_of_arms(tmp
     assert "better - first: +3.0 [" in text
     assert "0.125 after Holm over 2 comparisons" in text
     assert table([first]).against_first == []
+
+
+def test_two_arms_are_compared_as_many_are_and_the_lines_say_which_is_taken_from_which(tmp_path: Path) -> None:
+    two = table([run(tmp_path / "a", SCORES, recipe="a"), run(tmp_path / "b", SCORES + 1, recipe="b")]).lines()
+    assert [line for line in two if "less the first" in line] == ["each less the first, a:"]
+    assert any(line.startswith("b - a: +1.0 [") for line in two)
+
+
+def test_arms_of_one_name_are_told_apart_by_their_fields_or_by_their_folders(tmp_path: Path) -> None:
+    runs = [run(tmp_path / str(i), SCORES, fields={"rate": i / 10, "width": 8}) for i in range(3)]
+    assert [one.label for one in table(arms(runs)).arms] == ["fv (rate 0.0)", "fv (rate 0.1)", "fv (rate 0.2)"]
+    other = run(tmp_path / "other", SCORES, recipe="dv")
+    labels = [one.label for one in told_apart(arms([runs[0], other, runs[1]]))]
+    assert labels == ["fv (rate 0.0)", "dv", "fv (rate 0.1)"]
+    same = [run(tmp_path / name, SCORES, fields={"rate": 1}) for name in ("x", "y")]
+    assert [one.label for one in told_apart([arm(one) for one in same])] == ["fv (x)", "fv (y)"]
+    many = [run(tmp_path / name, SCORES, fields=dict.fromkeys("abcd", i)) for i, name in enumerate(("m", "n"))]
+    assert [one.label for one in told_apart(arms(many))] == ["fv (m)", "fv (n)"]
+
+
+def test_what_was_evaluated_otherwise_is_another_arm_and_is_called_so(tmp_path: Path) -> None:
+    own = run(tmp_path / "own", SCORES)
+    few = run(tmp_path / "few", SCORES, notes={"overrides": {"candidates": 3}})
+    early = run(tmp_path / "early", SCORES, notes={"step": 1000, "steps": 4000})
+    whole = run(tmp_path / "whole", SCORES, seed=2, notes={"step": 4000, "steps": 4000})
+    groups = arms([own, few, early, whole])
+    assert [one.label for one in groups] == ["fv", "fv, candidates 3", "fv, step 1,000 of 4,000"]
+    assert groups[0].training == (0, 2)
+    with pytest.raises(InputError, match="or not evaluated alike"):
+        arm([own, few])
+
+
+def test_mazes_of_one_name_that_are_not_the_same_are_not_compared(tmp_path: Path) -> None:
+    a, b, c = (
+        run(tmp_path / name, SCORES, recipe=name, notes={"environment": {"name": "line", "maze": [name], "horizon": 9}})
+        for name in ("a", "b", "c")
+    )
+    with pytest.raises(InputError, match=r"a and b were evaluated in mazes of one name that differ \(maze\)$"):
+        compare(a, b)
+    assert compare(a, a).paired.difference.mean == 0
+    (c / "recipe.json").write_text((a / "recipe.json").read_text().replace('"seed": 0', '"seed": 2'))
+    with pytest.raises(InputError, match="mazes of one name that differ"):
+        arm([a, c])
+    earlier = run(tmp_path / "earlier", SCORES)
+    assert compare(a, earlier).paired.difference.mean == 0
+
+
+def test_runs_of_earlier_versions_are_of_one_arm_with_those_of_now(tmp_path: Path) -> None:
+    """Which do not tell their maze in `recipe.json`."""
+    runs = [run(tmp_path / str(seed), SCORES, seed=seed) for seed in (0, 2)]
+    recipe = json.loads((runs[0] / "recipe.json").read_text())
+    (runs[0] / "recipe.json").write_text(json.dumps(recipe | {"environment": {"name": "line"}}))
+    assert [one.training for one in arms(runs)] == [(0, 2)]
 
 
 def test_everything_is_plain_json(tmp_path: Path) -> None:

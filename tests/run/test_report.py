@@ -226,6 +226,34 @@ def test_several_runs_are_compared_in_one_file(folder: Path, tmp_path: Path) -> 
     assert [row.name for row in found.groups[0].rows] == ["fv-umaze", "other"]
 
 
+def test_each_of_several_runs_has_its_own_rows_beside_it(folder: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    write_evaluation(other / "baselines" / "nearest", Maze2D("umaze"), 15, "nearest", lost=9, plans=False)
+    shutil.rmtree(other / "baselines" / "astar")
+    runs = [read_run(folder), read_run(other)]
+    (found,) = boards(runs)
+    groups = {group.name: group.rows for group in found.groups}
+    names = {heading: [row.name for row in rows] for heading, rows in groups.items()}
+    assert names["Held beside all of them"] == ["The data's controller", "Time-optimal"]
+    assert names["Held beside fv-umaze"] == ["Nearest logged segment", "A* and P-D"]
+    assert names["Held beside other"] == ["Nearest logged segment"]
+    scores = [groups[f"Held beside {run.name}"][0].score for run in runs]
+    assert scores == [figure(run.baselines["nearest"].latched["mean"]) for run in runs]
+    assert len(set(scores)) == 2
+    assert found.missing[0].startswith("Not measured for this report: A* and P-D of other.")
+    assert found.arrivals is not None
+    assert "Nearest logged segment, fv-umaze" in found.arrivals.svg
+
+
+def test_an_override_stands_in_the_label(folder: Path, tmp_path: Path) -> None:
+    there = Path(shutil.copytree(folder, tmp_path / "few"))
+    words = json.loads((there / "evaluation.json").read_text())
+    (there / "evaluation.json").write_text(json.dumps(words | {"overrides": {"candidates": 3}}))
+    (found,) = boards([read_run(there)])
+    assert found.groups[0].rows[0].note == "FV, candidates 3"
+    assert "FV on Maze2D umaze, candidates 3" in render([read_run(there)]).text
+
+
 def test_the_picture_of_the_headline_is_a_png_beside_the_page(text: str, folder: Path) -> None:
     assert text
     made = (folder / "report.png").read_bytes()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import torch
 from jaxtyping import Float
 
 from kedge.data import Normaliser, Pairs, Segments, Trajectories
+from kedge.data.moments import Moments, moments
 from kedge.errors import InputError
 from kedge.plan import Agent, Support
 from kedge.recipes.landscape import Landscape
@@ -41,7 +44,7 @@ class Training:
         seed: int = 0,
         device: torch.device | str | None = None,
         progress: bool | None = None,
-        task: str | None = None,
+        task: str | Mapping[str, Any] | None = None,
     ) -> None:
         check_logs(recipe, logs)
         self.recipe, self.run = recipe, None if run is None else Path(run)
@@ -102,13 +105,13 @@ class Training:
         """The error on what was held out, if that is enough to look at and there is a folder to keep it in."""
         if self.run is None or held_out is None:
             return []
-        until = "reward" if any((chunk["rewards"] > 0).any() for chunk in held_out.chunks()) else "episode"
+        until = self.recipe.until if any((chunk["rewards"] > 0).any() for chunk in held_out.chunks()) else "episode"
         windows = self._windows(held_out, normaliser, until, batch=128)
         return [Landscape(self.models.planner, windows, self.recipe.steps)]
 
     def _source(self, logs: Trajectories, normaliser: Normaliser) -> Plans:
         recipe = self.recipe
-        windows = self._windows(logs, normaliser, "reward", recipe.batch)
+        windows = self._windows(logs, normaliser, recipe.until, recipe.batch)
         told = self._windows(logs, normaliser, "random", recipe.batch, seed=1) if recipe.goals else None
         pairs = None
         if self.models.inverse is not None:
@@ -124,13 +127,16 @@ class Training:
             wide = Pairs(pairs.logs, (pairs.low, pairs.high), 4096, relative=pairs.relative, seed=3)
             self.models.inverse.standardise(wide.next(Tick(0, 0)))
 
-    def _described(self, logs: Trajectories, seed: int, task: str | None) -> dict[str, Any]:
+    def _described(self, logs: Trajectories, seed: int, task: str | Mapping[str, Any] | None) -> dict[str, Any]:
+        """What the run is. A task is its name, or all that is to be kept of it with the name as `name`."""
         data = {"digest": logs.digest, "steps": len(logs), "provenance": dict(logs.provenance)}
+        known = {"environment": dict(task)} if isinstance(task, Mapping) else {}
         return {
             "recipe": type(self.recipe).__name__,
             "fields": asdict(self.recipe),
             "seed": seed,
-            "task": task,
+            "task": task["name"] if isinstance(task, Mapping) else task,
+            **known,
             "sizes": self.models.sizes._asdict(),
             "data": data,
         }
@@ -217,8 +223,12 @@ def rewarded_place(logs: Trajectories) -> Float[np.ndarray, " g"] | None:
     spread of more than half of that of all positions, along some axis.
     """
     d = logs.dimensions.observation // 2
-    earned = [chunk["observations"][chunk["rewards"] > 0, :d] for chunk in logs.chunks()]
-    places = np.concatenate(earned).astype(np.float64)
-    if not len(places) or (places.std(0) > 0.5 * np.std(logs.observations[:, :d], axis=0, dtype=float)).any():
+    earned, everywhere = list[Moments](), list[Moments]()
+    for chunk in logs.chunks():  # what is mapped from disk may be larger than memory
+        everywhere.append(moments(chunk["observations"][:, :d]))
+        if (rewarded := chunk["rewards"] > 0).any():
+            earned.append(moments(chunk["observations"][rewarded, :d]))
+    if not earned:
         return None
-    return places.mean(0)
+    place, whole = reduce(Moments.merged, earned), reduce(Moments.merged, everywhere)
+    return None if (place.std > 0.5 * whole.std).any() else place.mean

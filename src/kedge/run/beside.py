@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,17 @@ import numpy as np
 
 from kedge.data import Segments, Trajectories
 from kedge.envs import Layout
+from kedge.errors import InputError
 from kedge.exact.time_optimal import TimeOptimal
 from kedge.plan import Agent, NearestSegments, ShortestPath
 from kedge.recipes.training import rest_dims
 from kedge.run.evaluate import evaluate
+from kedge.run.notes import read_words, same
 from kedge.run.provenance import provenance
+from kedge.run.recorded import environment_of
 from kedge.run.scores import Scores
 from kedge.run.statistics import interval
+from kedge.train.checkpoint import save_json
 
 FOLDER = "baselines"
 """Where in a run's folder the rows are kept."""
@@ -114,18 +117,22 @@ def beside(
     *,
     logs: Logs = lambda: "its data are not at hand",
     weights: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
+    fresh: bool = False,
     jobs: int = 1,
 ) -> list[Row]:
-    """Measures the rows that are not there yet for just these starts.
+    """Measures the rows that are not there yet for just these starts in just this task; all of them if `fresh`.
 
-    Rows in which the run's critic and follower act are kept only if they were made after `weights`; without it, they
-    are made again. `jobs` processes share them.
+    Rows in which the run's critic and follower act are kept only if they have the same `notes` or, where these are not
+    given, if they were made after `weights`; without either, they are made again. `jobs` processes share them.
     """
     known = Known(task, agent, logs)
     rows = []
     for key, maker in ROWS.items():
         where = folder / FOLDER / key
-        scores = _kept(where, task, episodes, first_seed) if not maker.ours or _newer(where, weights) else None
+        own = notes if maker.ours else None
+        current = not maker.ours or notes is not None or _newer(where, weights)
+        scores = kept(where, task, episodes, first_seed, own) if current and not fresh else None
         if scores is None:
             controller = maker.make(known)
             if isinstance(controller, str):
@@ -134,19 +141,19 @@ def beside(
             with bar(f"beside it: {maker.label}") as progress:
                 scores = evaluate(
                     controller, task, episodes, first_seed=first_seed, jobs=jobs if maker.heavy else 1, out=where,
-                    label=maker.label, progress=progress,
+                    label=maker.label, progress=progress, notes=own,
                 )  # fmt: skip
         found = scores.interval()
         rows.append(Row(key, maker.label, f"latched {found}", found.json() if found else None))
     if isinstance(getattr(task, "layout", None), Layout):
-        rows.append(_optimal(folder / FOLDER / "optimal", task, episodes, first_seed))
+        rows.append(_optimal(folder / FOLDER / "optimal", task, episodes, first_seed, fresh))
     return rows
 
 
-def _optimal(where: Path, task: Any, episodes: int, first_seed: int) -> Row:
+def _optimal(where: Path, task: Any, episodes: int, first_seed: int, fresh: bool = False) -> Row:
     """The least number of steps from each start, by backward search; a row without episodes of its own."""
     label = "time-optimal (knows the map and the physics)"
-    if (there := _said(where / "evaluation.json", task, episodes, first_seed)) is not None:
+    if not fresh and (there := _said(where, task, episodes, first_seed)) is not None:
         return Row("optimal", label, "latched {mean:.1f} [{low:.1f}, {high:.1f}]".format(**there), there)
     states = np.asarray(task.simulator(episodes).reset(range(first_seed, first_seed + episodes)), dtype=float)
     steps = TimeOptimal(task.layout).steps(states)
@@ -158,30 +165,36 @@ def _optimal(where: Path, task: Any, episodes: int, first_seed: int) -> Row:
         "seeds": [first_seed, first_seed + episodes - 1],
         "latched": {"score": found.json()},
         "success": float((steps <= task.horizon).mean()),
+        "environment": environment_of(task),
         **provenance(),
     }
     where.mkdir(parents=True, exist_ok=True)
-    (where / "evaluation.json").write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
+    save_json(where / "evaluation.json", words)
     return Row("optimal", label, f"latched {found}", found.json())
 
 
-def _said(path: Path, task: Any, episodes: int, first_seed: int) -> dict[str, Any] | None:
-    """The latched score that a file holds, if it is of just these starts."""
+def _said(where: Path, task: Any, episodes: int, first_seed: int) -> dict[str, Any] | None:
+    """The latched score that a folder holds, if it is of just these starts."""
+    words = read_words(where)
+    if words is None or not same(words, task, episodes, first_seed):
+        return None
+    latched = words.get("latched")
+    return latched.get("score") if isinstance(latched, Mapping) else None
+
+
+def kept(
+    where: Path, task: Any, episodes: int, first_seed: int, notes: Mapping[str, Any] | None = None
+) -> Scores | None:
+    """What was measured before, if that was on the same starts and, where notes are given, by just this agent. What
+    cannot be read any more is measured again.
+    """
+    words = read_words(where)
+    if words is None or not same(words, task, episodes, first_seed, notes):
+        return None
     try:
-        words = json.loads(path.read_text(encoding="utf-8"))
-        of = (words["task"], words["seeds"])
-        return words["latched"]["score"] if of == (task.name, [first_seed, first_seed + episodes - 1]) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return Scores.load(where)
+    except InputError:
         return None
-
-
-def _kept(where: Path, task: Any, episodes: int, first_seed: int) -> Scores | None:
-    """The row as it was measured before, if that was on the same starts."""
-    if not (where / "evaluation.json").is_file():
-        return None
-    scores = Scores.load(where)
-    same = scores.task == task.name and len(scores.seeds) == episodes and int(scores.seeds[0]) == first_seed
-    return scores if same else None
 
 
 def _newer(where: Path, weights: Path | None) -> bool:

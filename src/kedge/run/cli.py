@@ -13,7 +13,7 @@ from typing import Any
 
 from kedge.errors import InputError
 
-DONE, FAILED, BAD_INPUT, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, BAD_INPUT, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 COMMANDS = {
     "train": "train a recipe on logged behaviour: kedge train fv --env maze2d-large",
@@ -32,8 +32,8 @@ commands:
 {chr(10).join(f"  {name:<9} {what}" for name, what in COMMANDS.items())}
 
 Every command explains its flags with --help. All have:
-  --seed N       the seed of whatever is random in it
-  --device NAME  where networks run: cpu, cuda, cuda:1
+  --seed N       the seed of whatever is random in it, if anything is
+  --device NAME  where networks run, if any do: cpu, cuda, cuda:1
   --threads N    threads of torch, processes of an evaluation
   --out PATH     where the result goes
   --json         the result as one JSON object on standard output, all else on standard error
@@ -43,7 +43,8 @@ exit codes:
   {FAILED}    an unexpected failure
   {BAD_INPUT}    bad input or usage; one line says what to change
   {REFUSED}    refused: the folder holds another run
-  {INTERRUPTED}  interrupted; the same command goes on from there
+  {INTERRUPTED}  interrupted; the same command goes on from what is finished
+  {TERMINATED}  a training was told to stop (SIGTERM); the same command goes on from there
 """
 
 
@@ -72,12 +73,22 @@ def _guarded(args: list[str]) -> int:
     except KeyboardInterrupt:
         return _failed(INTERRUPTED, "interrupted; the same command goes on from what is finished", args)
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else (DONE if stop.code is None else FAILED)
+        return _stopped(stop, args)
     except BrokenPipeError:  # the reader of our output has gone: nothing is wrong here
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
         return _surprised(error, args)
+
+
+def _stopped(stop: SystemExit, args: list[str]) -> int:
+    """What has said its reason on standard error already: a flag that is none, a training that was told to stop."""
+    code = stop.code if isinstance(stop.code, int) else (DONE if stop.code is None else FAILED)
+    if code != DONE and "--json" in args:
+        what = {BAD_INPUT: "wrong usage", INTERRUPTED: "interrupted", TERMINATED: "terminated"}.get(code, "stopped")
+        said = f"{what}; standard error says more"
+        sys.stdout.write(json.dumps({"error": said, "exit": code}) + "\n")
+    return code
 
 
 def _surprised(error: Exception, args: list[str]) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +13,15 @@ from jaxtyping import Float, Int
 
 from kedge.disk import read_json
 from kedge.errors import InputError
+from kedge.run.notes import read_words, remarks
 from kedge.run.scores import Scores
 from kedge.run.statistics import FEW, Interval, Paired, holm, interval, paired
 
 TUNING = 10_000
 """Starts below this seed are for tuning: a comparison on them is no confirmation."""
+
+FIELDS = 3
+"""Fields at most by which a label tells arms apart."""
 
 Which = Literal["latched", "raw"]
 Runs = str | Path | Sequence[str | Path]
@@ -25,7 +29,10 @@ Runs = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs of one recipe that differ in their training seed alone, or one thing that has none: a script, an oracle."""
+    """Runs of one recipe that differ in their training seed alone, or one thing that has none: a script, an oracle.
+
+    `environment` is what the task's maze looks like, where the evaluation tells.
+    """
 
     label: str
     runs: tuple[Path, ...]
@@ -34,6 +41,7 @@ class Arm:
     starts: Int[np.ndarray, " starts"]
     latched: Float[np.ndarray, "runs starts"]
     raw: Float[np.ndarray, "runs starts"]
+    environment: Mapping[str, Any] | None = None
 
     @property
     def fixed(self) -> bool:
@@ -56,9 +64,12 @@ def arm(runs: Runs, label: str | None = None) -> Arm:
     if not folders:
         raise InputError("compare: give a run at least")
     recipes = [_recipe(folder) for folder in folders]
-    names = {_identity(recipe) for recipe in recipes}
-    if len(names) > 1:
-        raise InputError(f"{folders[0]} and {folders[1]}: not the same recipe but for its seed, so they are two arms")
+    names = [_group(folder, recipe) for folder, recipe in zip(folders, recipes, strict=True)]
+    if (odd := next((i for i, name in enumerate(names) if name != names[0]), None)) is not None:
+        raise InputError(
+            f"{folders[0]} and {folders[odd]}: not the same recipe but for its seed, or not evaluated alike, so they "
+            "are two arms"
+        )
     return _arm(folders, [_seed(recipe) for recipe in recipes], label)
 
 
@@ -67,7 +78,7 @@ def arms(runs: Sequence[str | Path]) -> list[Arm]:
     groups: dict[str, list[Path]] = {}
     for run in map(Path, runs):
         recipe = _recipe(run)
-        groups.setdefault(_identity(recipe) if recipe else f"no recipe: {run}", []).append(run)
+        groups.setdefault(_group(run, recipe) if recipe else f"no recipe: {run}", []).append(run)
     return [arm(group) for group in groups.values()]
 
 
@@ -80,14 +91,17 @@ def _arm(folders: list[Path], training: list[int | None], label: str | None) -> 
     loaded = [Scores.load(folders[i]) for i in order]
     for other, place in zip(loaded, order, strict=True):
         _same(loaded[0].task, loaded[0].seeds, folders[order[0]], other.task, other.seeds, folders[place])
+        mazes = [one.notes.get("environment") for one in (loaded[0], other)]
+        _same_maze(mazes[0], folders[order[0]], mazes[1], folders[place])
     return Arm(
-        label=label or loaded[0].label,
+        label=label or loaded[0].title,
         runs=tuple(folders[i] for i in order),
         training=tuple(training[i] for i in order),
         task=loaded[0].task,
         starts=loaded[0].seeds,
         latched=np.stack([scores.latched_score for scores in loaded]),
         raw=np.stack([scores.raw_score for scores in loaded]),
+        environment=loaded[0].notes.get("environment"),
     )
 
 
@@ -101,6 +115,13 @@ def _same(
         raise InputError(
             f"{name} has {_span(starts)}, {other_name} has {_span(other_starts)}: evaluate both on the same starts"
         )
+
+
+def _same_maze(maze: Any, name: object, other: Any, other_name: object) -> None:
+    """Refuses mazes that have one name and are not the same, as far as both are known."""
+    if maze is not None and other is not None and maze != other:
+        odd = ", ".join(key for key in maze if maze.get(key) != other.get(key))
+        raise InputError(f"{name} and {other_name} were evaluated in mazes of one name that differ ({odd})")
 
 
 def _span(starts: np.ndarray) -> str:
@@ -175,9 +196,11 @@ class Table:
     against_first: list[Comparison]
 
     def lines(self) -> list[str]:
-        """Every arm's mean, then every effect."""
+        """Every arm's mean, then every effect: the other less the first."""
         means = [_mean_line(one, mean) for one, mean in zip(self.arms, self.means, strict=True)]
-        return [_heading(self.arms[0], self.which), *means, *(line for c in self.against_first for line in c.effect())]
+        said = [f"each less the first, {self.arms[0].label}:"] if self.against_first else []
+        effects = [line for c in self.against_first for line in c.effect()]
+        return [_heading(self.arms[0], self.which), *means, *said, *effects]
 
     def json(self) -> dict[str, Any]:
         """For machines."""
@@ -194,8 +217,9 @@ def compare(
     An arm is a run's folder, or one folder for each training seed. What was never trained (no `recipe.json` with a
     seed) is paired with every training seed of the other.
     """
-    a, b = (runs if isinstance(runs, Arm) else arm(runs) for runs in (runs_a, runs_b))
+    a, b = told_apart([runs if isinstance(runs, Arm) else arm(runs) for runs in (runs_a, runs_b)])
     _same(a.task, a.starts, a.label, b.task, b.starts, b.label)
+    _same_maze(a.environment, a.label, b.environment, b.label)
     x, y = a.scores(score), b.scores(score)
     mean_a, mean_b = (interval(rows, same_starts=True, level=level, seed=seed) for rows in (x, y))
     found = paired(*_paired_rows(a, x, b, y), same_starts=True, level=level, seed=seed)
@@ -206,7 +230,7 @@ def table(groups: Sequence[Runs | Arm], *, score: Which = "latched", level: floa
     """Compares every arm with the first. To group a list of runs by their recipes, give `arms(runs)`."""
     if not groups:
         raise InputError("compare: give a run at least")
-    read = [runs if isinstance(runs, Arm) else arm(runs) for runs in groups]
+    read = told_apart([runs if isinstance(runs, Arm) else arm(runs) for runs in groups])
     found = [compare(one, read[0], score=score, level=level, seed=seed) for one in read[1:]]
     corrected = holm([comparison.paired.p for comparison in found])
     comparisons = [
@@ -215,6 +239,35 @@ def table(groups: Sequence[Runs | Arm], *, score: Which = "latched", level: floa
     ]
     means = [interval(one.scores(score), same_starts=True, level=level, seed=seed) for one in read]
     return Table(read, means, score, comparisons)
+
+
+def told_apart(groups: Sequence[Arm]) -> list[Arm]:
+    """Arms with labels that differ: where two are alike, with the recipe's fields in which these arms differ or, if
+    that does not tell them apart either, with their folders.
+    """
+    labels = [one.label for one in groups]
+    alike = [one for one in groups if labels.count(one.label) > 1]
+    fields = {one.runs: _fields(one) for one in alike}
+    names = sorted({name for own in fields.values() for name in own})
+    odd = [name for name in names if len({own.get(name) for own in fields.values()}) > 1]
+    new = {runs: ", ".join(f"{name} {own.get(name, 'none')}" for name in odd) for runs, own in fields.items()}
+    if not 0 < len(odd) <= FIELDS or len(set(new.values())) < len(new):
+        new = {one.runs: _folder(one, alike) for one in alike}
+    return [replace(one, label=f"{one.label} ({new[one.runs]})") if one.runs in new else one for one in groups]
+
+
+def _fields(one: Arm) -> dict[str, str]:
+    """The recipe's fields, each as text; none where nothing was trained."""
+    fields = (_recipe(one.runs[0]) or {}).get("fields")
+    own = fields.items() if isinstance(fields, dict) else ()
+    return {name: json.dumps(value).strip('"') for name, value in own if name != "seed"}
+
+
+def _folder(one: Arm, others: Sequence[Arm]) -> str:
+    """The folder of an arm's first run, as short as tells it from the others'."""
+    names = [other.runs[0].resolve().name for other in others]
+    own = one.runs[0].resolve().name
+    return own if names.count(own) == 1 else str(one.runs[0])
 
 
 def _paired_rows(a: Arm, x: np.ndarray, b: Arm, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -270,9 +323,16 @@ def _seed(recipe: dict[str, Any] | None) -> int | None:
     return recipe.get("seed", fields.get("seed") if isinstance(fields, dict) else None)
 
 
+def _group(folder: Path, recipe: dict[str, Any] | None) -> str:
+    """What the runs of an arm have in common: the recipe, and what their evaluations put in its place."""
+    return json.dumps([_identity(recipe), remarks(read_words(folder) or {})])
+
+
 def _identity(recipe: dict[str, Any] | None) -> str:
-    """A recipe without its training seed."""
-    words = {key: value for key, value in (recipe or {}).items() if key != "seed"}
+    """A recipe without its training seed. The environment is left out: evaluations tell theirs, and runs of earlier
+    versions do not.
+    """
+    words = {key: value for key, value in (recipe or {}).items() if key not in ("seed", "environment")}
     if isinstance(words.get("fields"), dict):
         words["fields"] = {key: value for key, value in words["fields"].items() if key != "seed"}
     return json.dumps(words, sort_keys=True)

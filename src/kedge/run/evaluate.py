@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +16,7 @@ from kedge.errors import InputError
 from kedge.run.abreast import all_done
 from kedge.run.feasibility import REACH, Walls, feasibility
 from kedge.run.provenance import provenance
+from kedge.run.recorded import environment_of
 from kedge.run.scores import Planning, Scores, trimmed
 
 REPORTING = 1_000_000
@@ -59,6 +60,7 @@ def evaluate(
     hold: Hold | None = hold_position,
     stop_when_solved: bool = False,
     reach: float = REACH,
+    notes: Mapping[str, Any] | None = None,
 ) -> Scores:
     """Runs episodes with the seeds `first_seed`, `first_seed + 1`, ..., and keeps every one of them.
 
@@ -72,7 +74,8 @@ def evaluate(
 
     Plans are measured against `task.layout`, where there is one, and against `reach`, the move an axis that physics
     allows in a step. `out` is a folder to write `episodes.csv`, `evaluation.json` and `traces.npz` to; `progress` is
-    called with the steps made and the steps in all.
+    called with the steps made and the steps in all. `notes`, as of `kedge.run.notes`, say of whose scores they are, and
+    are kept with them, as is what the maze looks like.
     """
     if episodes < 1 or (batch is not None and batch < 1) or jobs < 1:
         given = f"{episodes}, {BATCH if batch is None else batch} and {jobs}"
@@ -83,6 +86,8 @@ def evaluate(
     todo = [_Run(task, some.tolist(), hold, stop_when_solved) for some in seeds]
     runs = all_done(Work(controller), todo, task.horizon, jobs, progress)
     scores = _scores(runs, task, label or str(getattr(agent, "label", type(agent).__name__)), hold is not None, reach)
+    environment = environment_of(task)
+    scores = replace(scores, notes={**({"environment": environment} if environment else {}), **(notes or {})})
     if out is not None:
         scores.save(out)
     return scores

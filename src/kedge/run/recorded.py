@@ -1,4 +1,4 @@
-"""What a run's recipe tells of where it learned."""
+"""What a run's recipe tells of where it learned and acts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import kedge.data
 from kedge.data import Trajectories
+from kedge.disk import read_json
 from kedge.envs.demonstrations import demonstrate, settings
 from kedge.envs.layout import Layout
 from kedge.errors import InputError
@@ -17,18 +18,70 @@ SOURCE = "source.json"
 """Says where the data of a run lie that were no demonstrations."""
 
 
+def environment_of(task: Any) -> dict[str, Any] | None:
+    """What a maze is, as `recipe.json` and `evaluation.json` keep it: more than its name, which another may have too.
+
+    None for a task that is no maze.
+    """
+    layout = getattr(task, "layout", None)
+    if not isinstance(layout, Layout):
+        return None
+    goal = [float(along) for along in layout.goal]
+    return {"name": task.name, "maze": list(layout.rows), "goal": goal, "horizon": layout.horizon}
+
+
+def named_for(folder: Path, task: Any) -> str | dict[str, Any] | None:
+    """What training is to note of a task: all that the maze is. A run that an earlier version began has noted the name
+    alone, and goes on so.
+    """
+    if task is None:
+        return None
+    said = folder / "recipe.json"
+    earlier = said.is_file() and "environment" not in read_json(said)
+    return task.name if earlier else environment_of(task) or task.name
+
+
+def base_name(name: str) -> str:
+    """A maze's name without the endings that say what was moved in it."""
+    return name.removeprefix("maze2d-").partition("-goal-")[0].partition("-steps-")[0]
+
+
+def layout_from(words: Any) -> Layout | None:
+    """The maze that `environment_of` has noted; None where nothing that can be read was."""
+    if not isinstance(words, Mapping):
+        return None
+    name, rows, goal, horizon = (words.get(key) for key in ("name", "maze", "goal", "horizon"))
+    if not (isinstance(name, str) and isinstance(rows, list) and isinstance(goal, list) and isinstance(horizon, int)):
+        return None
+    name, at = name.removeprefix("maze2d-"), (float(goal[0]), float(goal[1]))
+    if base_name(name) in Layout.known():  # its references are known as well
+        known = Layout.of(base_name(name), at, horizon)
+        if (known.name, list(known.rows)) == (name, rows):
+            return known
+    return Layout(name, tuple(map(str, rows)), at, horizon)
+
+
 def recorded_layout(recipe: Mapping[str, Any], task: str | None = None) -> Layout | None:
-    """The maze of a task, by its name or by the rows that its demonstrations have recorded; None where neither tells.
+    """The maze of a task: as it was noted when training began; in runs of earlier versions by its name, or by the rows
+    that its demonstrations have recorded. None where nothing tells.
 
     Args:
         recipe: what a run's `recipe.json` holds.
         task: the task's name, where it is not the recipe's.
     """
+    noted = recipe.get("environment")
+    if isinstance(noted, Mapping) and (not task or task == noted.get("name")) and (layout := layout_from(noted)):
+        return layout
     called = (task or str(recipe.get("task") or "")).removeprefix("maze2d-")
-    name = called.partition("-goal-")[0].partition("-steps-")[0]  # such endings follow from what was moved
+    name = base_name(called)
     if called in Layout.known():
         return Layout.of(called)
-    for found in _mappings(recipe):
+    return _layout_of_logs(recipe, name)
+
+
+def _layout_of_logs(tree: Any, name: str) -> Layout | None:
+    """The maze that demonstrations were made in, anywhere in a JSON tree."""
+    for found in _mappings(tree):
         rows, goal, horizon = (found.get(key) for key in ("maze", "goal", "horizon"))
         if isinstance(rows, list) and rows:
             layout = Layout.of("/".join(map(str, rows)), name=name or "custom")
@@ -45,29 +98,42 @@ def recorded_logs(
 ) -> Trajectories | str:
     """What a run learned from, to the bit; a sentence where it cannot be had.
 
-    Demonstrations are taken from `data` in the run's folder or from the cache, and made again if they are in neither;
-    other data is opened where it lay. Whatever is found must have the digest that the run has noted.
+    Data of one's own are opened where they lay. Demonstrations are taken from `data` in the run's folder or from the
+    cache, and made again if they are in neither. Whatever is found must have the digest that the run has noted.
     """
     data = recipe.get("data")
     data = data if isinstance(data, Mapping) else {}
-    provenance = data.get("provenance")
-    made = provenance.get("settings") if isinstance(provenance, Mapping) else None
-    try:
-        logs = _demonstrated(folder, recipe, made, progress) if isinstance(made, Mapping) else _lying(folder)
-    except InputError as error:
-        return str(error)
-    if logs is None:
-        return "it is not known where the data of this run lie"
-    if logs.digest != data.get("digest"):
-        return "the data that the run learned from have changed since"
-    return logs
+    why = "it is not known where the data of this run lie"
+    for source in (lambda: _lying(folder), lambda: _demonstrated(folder, recipe, data, progress)):
+        try:
+            logs = source()
+        except InputError as error:
+            why = str(error)
+            continue
+        if logs is not None and logs.digest == data.get("digest"):
+            return logs
+        why = why if logs is None else "the data that the run learned from have changed since"
+    return why
+
+
+def other_data(folder: Path, recipe: Mapping[str, Any], logs: Trajectories) -> str | None:
+    """A line where logs are not those that a run has learned from, as far as the run has noted these."""
+    data = recipe.get("data")
+    digest = data.get("digest") if isinstance(data, Mapping) else None
+    if digest is None or digest == logs.digest:
+        return None
+    return f"not the data that {folder} learned from (their digest is {logs.digest[:12]}, the run's {digest[:12]})"
 
 
 def _demonstrated(
-    folder: Path, recipe: Mapping[str, Any], made: Mapping[str, Any], progress: Callable[[int, int], None] | None
+    folder: Path, recipe: Mapping[str, Any], data: Mapping[str, Any], progress: Callable[[int, int], None] | None
 ) -> Trajectories | None:
     """Demonstrations, if this version of kedge would make them by the same settings."""
-    layout = recorded_layout(recipe)
+    provenance = data.get("provenance")
+    made = provenance.get("settings") if isinstance(provenance, Mapping) else None
+    if not isinstance(made, Mapping):
+        return None
+    layout = _layout_of_logs(made, base_name(str(recipe.get("task") or "")))
     steps, seed = made.get("steps"), made.get("seed")
     if layout is None or not isinstance(steps, int) or not isinstance(seed, int):
         return None

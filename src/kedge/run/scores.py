@@ -21,6 +21,7 @@ from kedge.disk import read_json
 from kedge.envs.task import Planned
 from kedge.errors import InputError
 from kedge.run.feasibility import Feasibility
+from kedge.run.notes import NOTES, titled
 from kedge.run.statistics import Interval, interval
 
 LATCHED = "the horizon minus the step of first success: an episode counts as solved from then on"
@@ -68,6 +69,7 @@ class Scores:
     `solved_at` is the step, from 0, of the first reward, -1 without one. `latched` is the horizon minus that step, so
     it equals `raw`, the sum of rewards, for an episode that stays where it succeeded. `raw` is nan where an episode
     was stopped early. `positions` are those after each number of steps, nan from some steps after the first success on.
+    `notes` say who acted and where, as `kedge.run.notes` lists it.
     """
 
     task: str
@@ -84,11 +86,17 @@ class Scores:
     provenance: dict[str, Any]
     positions: Float[np.ndarray, "episodes moments 2"] | None = None
     plans: list[Planned] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def success(self) -> Bool[np.ndarray, " episodes"]:
         """Which episodes had a reward."""
         return self.solved_at >= 0
+
+    @property
+    def title(self) -> str:
+        """The label, with what sets this evaluation apart from that of the finished run by its own recipe."""
+        return titled(self.label, self.notes)
 
     @cached_property
     def shown(self) -> dict[str, list[int]]:
@@ -123,6 +131,7 @@ class Scores:
             "feasibility": self.feasibility.summary(),
             "planning": self.planning.json(),
             "shown": self.shown,
+            **self.notes,
             **self.provenance,
         }
 
@@ -137,7 +146,7 @@ class Scores:
         """A few lines for a terminal."""
         latched, raw = self.interval(), self.interval("raw_score")
         return [
-            f"{self.task}, {self.label}: {len(self.seeds)} episodes, seeds {self.seeds[0]} to {self.seeds[-1]}",
+            f"{self.task}, {self.title}: {len(self.seeds)} episodes, seeds {self.seeds[0]} to {self.seeds[-1]}",
             f"latched {latched}  ({LATCHED})",
             f"raw     {raw}  ({RAW})" if raw else f"raw     {RAW_MISSING}",
             f"solved  {int(self.success.sum())} of {len(self.seeds)}",
@@ -178,7 +187,7 @@ class Scores:
             feasibility=Feasibility(**measured),
             planning=Planning(**{f.name: words["planning"][f.name] for f in fields(Planning)}),
             provenance={key: words[key] for key in words if key in _PROVENANCE},
-            positions=positions, plans=plans,
+            positions=positions, plans=plans, notes={key: words[key] for key in words if key in NOTES},
         )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def environment(name: str, goal: tuple[float, float] | None = None) -> Any:
 
     path = Path(name)
     if path.suffix == ".txt" or path.is_file():
-        return Maze2D(Layout.of(_text(path), name=path.stem), goal=goal)
+        return Maze2D(_drawn(path), goal=goal)
     known = [f"maze2d-{maze}" for maze in Layout.known()]
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
@@ -96,6 +96,35 @@ def environment(name: str, goal: tuple[float, float] | None = None) -> Any:
             "or give a text file that draws a maze"
         )
     return Maze2D(name.removeprefix("maze2d-"), goal=goal)
+
+
+def _drawn(path: Path) -> Any:
+    """The maze that a file draws. One that is named like a known maze has to be that one."""
+    from kedge.envs.layout import Layout
+    from kedge.run.recorded import base_name
+
+    layout, base = Layout.of(_text(path), name=path.stem), base_name(path.stem)
+    if base not in Layout.known():
+        return layout
+    known = Layout.of(base)
+    if base == path.stem and layout.cell == known.cell and layout.walls.tolist() == known.walls.tolist():
+        return known
+    raise InputError(
+        f"--env {path}: it would be called maze2d-{path.stem}, as if it were a variant of the known maze {base}; "
+        "give the file another name"
+    )
+
+
+def store(path: Path, data: Any) -> None:
+    """Writes what --out names as JSON, whole or not at all."""
+    from kedge.train.checkpoint import CheckpointError, save_json
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_json(path, data)
+    except (OSError, CheckpointError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"--out {path}: could not be written ({said}); give another place") from None
 
 
 def _text(path: Path) -> str:

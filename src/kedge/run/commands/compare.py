@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Annotated, Literal
 import tyro
 
 from kedge.errors import InputError
-from kedge.run.commands.command import Command, Outcome, parsed, short
+from kedge.run.commands.command import Command, Outcome, parsed, short, store
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Command):
     """Compares runs in pairs of equal starts. Runs of one recipe that differ in their training seed alone are one arm;
-    every other arm is compared with the first.
+    every other arm is compared with the first, as its scores less the first's.
     """
 
     runs: Annotated[
@@ -29,25 +28,17 @@ class Compare(Command):
     def run(self) -> Outcome:
         """Pairs, resamples, tests."""
         self.place()
-        from kedge.run.compare import arms, compare, table
+        from kedge.run.compare import arms, table
 
         groups = arms(self.runs)
         if len(groups) < 2:
             raise InputError(
                 "compare: all of these are one arm (the same recipe but for its seed); give runs of two recipes"
             )
-        found = (
-            compare(*groups, score=self.score, seed=self.seed)
-            if len(groups) == 2
-            else table(groups, score=self.score, seed=self.seed)
-        )
+        found = table(groups, score=self.score, seed=self.seed)
         lines, data = found.lines(), found.json()
         if self.out is not None:
-            try:
-                self.out.parent.mkdir(parents=True, exist_ok=True)
-                self.out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-            except OSError as error:
-                raise InputError(f"--out {self.out}: could not be written ({error.strerror or error})") from None
+            store(self.out, data)
             lines = [*lines, f"stored in {short(self.out)}"]
         return Outcome(lines, data)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from kedge.errors import InputError
-from kedge.run.commands.command import Command, Outcome, parsed
+from kedge.run.commands.command import Command, Outcome, parsed, store
 
 HELP = """usage: kedge data inspect FILE [flags]
 
@@ -41,7 +40,7 @@ class Inspect(Command):
         found = summary(kedge.data.open(self.file, finite=False))
         width = max(len(name) for name, _ in found.lines())
         if self.out is not None:
-            self.out.write_text(json.dumps(found.json(), indent=1) + "\n", encoding="utf-8")
+            store(self.out, found.json())
         return Outcome(
             [f"{name:<{width}}  {said}" for name, said in found.lines()], {"file": self.file, **found.json()}
         )

@@ -12,14 +12,17 @@ from typing import Annotated, Any
 
 import tyro
 
+from kedge.disk import to_disk
 from kedge.errors import InputError
 from kedge.run.commands.command import Command, Outcome, environment, parsed
 from kedge.run.commands.evaluate import evaluate_run
-from kedge.run.commands.runs import identity, refuse_another, trained_steps
-from kedge.run.commands.train import demonstrations
+from kedge.run.commands.runs import finished, identity, refuse_another
+from kedge.run.commands.train import demonstrations, trained
 from kedge.train.progress import announce, clock
 
 FIRST_SEED = 1_000_000
+MARK = ".kedge-demo"
+"""The file by which the demo knows a folder that it has made."""
 LATCHED = "latched: an episode counts as solved from its first success on"
 
 
@@ -59,15 +62,16 @@ class Demo(Command):
         if self.fresh:
             start_over(out)
         recipe = self._recipe(out, scale, task)
+        mark(out)
         phases = Phases()
         with phases("demonstrations"):
             logs = demonstrations(task, scale.demonstrations, 0, cache=out / "data")
         with phases("training"):
-            self._train(out, recipe, logs, task.name, device)
+            self._train(out, recipe, logs, task, device)
         with phases("evaluation"):
             scores, rows = evaluate_run(
-                out, task, scale.starts, FIRST_SEED, device=device, data=logs, again=False, jobs=self.jobs(scale.starts)
-            )  # fmt: skip
+                out, task, scale.starts, FIRST_SEED, device=device, data=logs, jobs=self.jobs(scale.starts)
+            )
         with phases("report"):
             from kedge.run.report import report
 
@@ -81,14 +85,14 @@ class Demo(Command):
 
         recipe = FV(**scale.recipe)
         made = settings(task.layout, scale.demonstrations, 0)
-        refuse_another(out, identity(recipe, self.seed, task.name, made))
+        refuse_another(out, identity(recipe, self.seed, task, made))
         return recipe
 
-    def _train(self, out: Path, recipe: Any, logs: Any, task: str, device: str | None) -> None:
-        if (trained_steps(out) or 0) >= recipe.steps and (out / "weights.safetensors").is_file():
+    def _train(self, out: Path, recipe: Any, logs: Any, task: Any, device: str | None) -> None:
+        if finished(out, recipe):
             announce(f"training: already finished, {recipe.steps:,} steps")
             return
-        recipe.train(logs, run=out, seed=self.seed, device=device, progress=True, task=task)
+        trained(recipe, logs, out, task, self.seed, device)
 
     def _outcome(self, out: Path, words: dict[str, Any], rows: list[Any], path: Path, phases: Phases) -> Outcome:
         score = words["latched"]["score"]
@@ -119,12 +123,31 @@ class Phases:
         announce(f"--- {name}: {clock(self.seconds[name])}")
 
 
+def mark(out: Path) -> None:
+    """Makes the folder, and marks it as the demo's own. One that is there and holds something is not the demo's to
+    mark.
+    """
+    try:
+        if out.is_dir() and any(out.iterdir()):
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        scratch = out / f".writing-{MARK}"
+        scratch.write_text("kedge demo has made this folder: with --fresh it removes it.\n", encoding="utf-8")
+        to_disk(scratch)
+        scratch.replace(out / MARK)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be a folder ({error.strerror or error}); give another") from None
+
+
 def start_over(out: Path) -> None:
     """Removes an earlier demo's folder, and nothing that is none."""
-    if not out.exists():
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not out.is_dir() or not ((out / "recipe.json").is_file() or (out / "data").is_dir()):
-        raise InputError(f"--fresh: {out} is not a demo's folder, so it is left alone; give another --out")
+    if out.is_symlink() or not (out / MARK).is_file():
+        raise InputError(
+            f"--fresh: {out} is not a folder that the demo has made (it has no {MARK}), so it is left alone; remove it "
+            "yourself, or give another --out"
+        )
     shutil.rmtree(out)
 
 

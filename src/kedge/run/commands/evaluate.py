@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ import tyro
 
 from kedge.errors import InputError
 from kedge.run.commands.command import Command, Outcome, parsed, short
-from kedge.run.commands.runs import check_fit, evaluated, recipe_of, task_of
+from kedge.run.commands.runs import check_fit, recipe_of, task_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,10 @@ class Eval(Command):
     """Candidates a plan, in place of the recipe's own number."""
     alone: bool = False
     """Evaluate the run alone, without the rows that stand beside it."""
+    fresh: bool = False
+    """Measure everything again. Otherwise what the same command has finished before, and is unchanged, is kept."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Changes nothing here: the starts are seeded by --first-seed, and the run's own draws by theirs."""
 
     def run(self) -> Outcome:
         """Evaluates and stores."""
@@ -44,11 +48,17 @@ class Eval(Command):
         if self.first_seed < 0:
             raise InputError(f"--first-seed must not be negative, got {self.first_seed}")
         device = self.place()
+        from kedge.run.notes import unfinished
+        from kedge.train.progress import announce
+
         task = task_of(self.folder, self.env)
         check_fit(self.folder, task)
+        if note := unfinished(self.folder, recipe_of(self.folder)):
+            announce(note)
         scores, rows = evaluate_run(
             self.folder, task, self.episodes, self.first_seed, out=self.out, device=device,
-            candidates=self.candidates, alone=self.alone, data=self._data(), jobs=self.jobs(self.episodes),
+            candidates=self.candidates, alone=self.alone, data=self._data(), fresh=self.fresh,
+            jobs=self.jobs(self.episodes),
         )  # fmt: skip
         where = self.out or self.folder
         lines = [*scores.lines(), *(row.line for row in rows)]
@@ -63,8 +73,12 @@ class Eval(Command):
         if self.data is None:
             return None
         import kedge.data
+        from kedge.run.recorded import other_data
 
-        return kedge.data.open(self.data)
+        logs = kedge.data.open(self.data)
+        if odd := other_data(self.folder, recipe_of(self.folder), logs):
+            raise InputError(f"--data {self.data}: {odd}; give what it was trained on, or leave --data out")
+        return logs
 
 
 def parse(args: Sequence[str]) -> Eval:
@@ -83,7 +97,7 @@ def evaluate_run(
     candidates: int | None = None,
     alone: bool = False,
     data: Any = None,
-    again: bool = True,
+    fresh: bool = False,
     jobs: int = 1,
 ) -> tuple[Any, list[Any]]:
     """The run's scores, and the rows beside them.
@@ -98,23 +112,34 @@ def evaluate_run(
         candidates: in place of the recipe's number.
         alone: without the rows.
         data: what the run learned from, where that is at hand.
-        again: False keeps what was measured since the weights were written.
+        fresh: measures again what was measured before by the same agent, in the same task, on the same starts.
         jobs: processes that share the episodes.
     """
-    from kedge.run.beside import beside
+    from kedge.run.beside import beside, kept
     from kedge.run.commands.bar import Bar
-    from kedge.run.scores import Scores
+    from kedge.run.notes import notes_of
+    from kedge.train.progress import announce
 
-    agent, where, weights = _agent(folder, device, candidates), out or folder, folder / "weights.safetensors"
-    if not again and evaluated(where, task.name, episodes, first_seed, after=weights):
-        scores = Scores.load(where)
+    agent, where = _agent(folder, device, candidates), out or folder
+    notes = notes_of(folder, recipe_of(folder), overrides(folder, candidates=candidates), device)
+    scores = None if fresh else kept(where, task, episodes, first_seed, notes)
+    if scores is None:
+        scores = _measured(folder, agent, task, episodes, first_seed, where, jobs, notes)
     else:
-        scores = _measured(folder, agent, task, episodes, first_seed, where, jobs)
+        announce(f"{short(where)}: evaluated already, {scores.provenance.get('when')}; kept")
     if alone:
         return scores, []
-    kept = None if again else weights
-    rows = beside(where, task, agent, episodes, first_seed, Bar, logs=_logs(folder, data), weights=kept, jobs=jobs)
+    rows = beside(
+        where, task, agent, episodes, first_seed, Bar, logs=_logs(folder, data), notes=notes, fresh=fresh, jobs=jobs
+    )  # fmt: skip
     return scores, rows
+
+
+def overrides(folder: Path, **given: Any) -> dict[str, Any]:
+    """What was given in place of a field of the recipe, and differs from it."""
+    fields = recipe_of(folder).get("fields")
+    own = fields if isinstance(fields, Mapping) else {}
+    return {name: value for name, value in given.items() if value is not None and value != own.get(name)}
 
 
 def _agent(folder: Path, device: str | None, candidates: int | None) -> Any:
@@ -124,13 +149,17 @@ def _agent(folder: Path, device: str | None, candidates: int | None) -> Any:
     return agent if candidates is None else replace(agent, candidates=candidates)
 
 
-def _measured(folder: Path, agent: Any, task: Any, episodes: int, first_seed: int, where: Path, jobs: int) -> Any:
+def _measured(
+    folder: Path, agent: Any, task: Any, episodes: int, first_seed: int, where: Path, jobs: int, notes: dict[str, Any]
+) -> Any:
     from kedge.run.commands.bar import Bar
     from kedge.run.evaluate import evaluate
 
     label = str(recipe_of(folder).get("recipe") or folder.name)
     with Bar(f"evaluating {short(folder)} on {episodes:,} starts") as bar:
-        return evaluate(agent, task, episodes, first_seed=first_seed, jobs=jobs, out=where, label=label, progress=bar)
+        return evaluate(
+            agent, task, episodes, first_seed=first_seed, jobs=jobs, out=where, label=label, progress=bar, notes=notes
+        )
 
 
 def _logs(folder: Path, data: Any) -> Callable[[], Any]:

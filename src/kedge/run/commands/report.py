@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from kedge.run.commands.command import Command, Outcome, parsed, short
+from kedge.run.commands.runs import recipe_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +19,21 @@ class Report(Command):
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="Folders of runs.")]
 
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Changes nothing here: what a report draws at random, it draws from the same numbers always."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Changes nothing here: the few plans that a report shows are made on the CPU."""
+
     def run(self) -> Outcome:
         """Reads, draws, writes."""
         self.place()
+        from kedge.run.notes import unfinished
         from kedge.run.report import report
+        from kedge.train.progress import announce
 
+        for folder in self.runs:
+            if note := unfinished(folder, recipe_of(folder)):
+                announce(note)
         path = report(self.runs, self.out)
         data = {"report": str(path), "runs": [str(run) for run in self.runs], "bytes": path.stat().st_size}
         return Outcome([f"report: {short(path)}"], data)

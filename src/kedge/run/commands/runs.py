@@ -32,21 +32,28 @@ def refuse_another(folder: Path, known: Mapping[str, Any]) -> None:
     from kedge.train import RefusedError
     from kedge.train.checkpoint import differences, plain
 
-    here = plain(known, "recipe")
-    if odd := differences(_like(recipe_of(folder), here), here):
+    here, there = plain(known, "recipe"), recipe_of(folder)
+    if "environment" not in there:  # a run of an earlier version
+        here.pop("environment", None)
+    if odd := differences(_like(there, here), here):
         raise RefusedError(f"{folder} belongs to another recipe ({'; '.join(odd)}): choose another folder")
 
 
-def identity(recipe: Any, seed: int, task: str | None, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+def identity(recipe: Any, seed: int, task: Any, settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a run is, as far as it is known before its data are there: as `recipe.json` says it.
 
     Args:
         recipe: with its fields.
         seed: of the training.
-        task: the environment's name.
+        task: the environment.
         settings: by which demonstrations would be made, None for other data.
     """
-    known = {"recipe": type(recipe).__name__, "fields": asdict(recipe), "seed": seed, "task": task}
+    from kedge.run.recorded import environment_of
+
+    known: dict[str, Any] = {"recipe": type(recipe).__name__, "fields": asdict(recipe), "seed": seed}
+    known |= {"task": None if task is None else task.name}
+    if (environment := environment_of(task)) is not None:
+        known |= {"environment": environment}
     return known if settings is None else known | {"data": {"provenance": {"settings": settings}}}
 
 
@@ -74,11 +81,15 @@ def fits(task: Any, state: int, action: int, what: str) -> None:
         )
 
 
-def trained_steps(folder: Path) -> int | None:
-    """How far a run has come, by the name of its newest checkpoint; None where there is none."""
-    names = [path.name.removeprefix("step-") for path in (folder / "state").glob("step-*")]
-    steps = [int(name) for name in names if name.isdigit()]
-    return max(steps) if steps else None
+def finished(folder: Path, recipe: Any) -> bool:
+    """Whether a run's weights are of its recipe's last step: the checkpoints may be ahead of them, where a process was
+    killed between the two.
+    """
+    from kedge.run.notes import WEIGHTS
+    from kedge.train.checkpoint import weights_step
+
+    done, steps = weights_step(folder / WEIGHTS), getattr(recipe, "steps", None)
+    return done is not None and steps is not None and done >= steps
 
 
 def task_of(folder: Path, given: str | None) -> Any:
@@ -92,18 +103,3 @@ def task_of(folder: Path, given: str | None) -> Any:
     if layout is None:
         raise InputError(f"{folder} was trained on data of no known environment: say which with --env")
     return Maze2D(layout)
-
-
-def evaluated(folder: Path, task: str, episodes: int, first_seed: int, after: Path | None = None) -> bool:
-    """Whether an evaluation of just these starts is there, made after `after` was written."""
-    path = folder / "evaluation.json"
-    if not path.is_file() or (
-        after is not None and after.is_file() and after.stat().st_mtime_ns > path.stat().st_mtime_ns
-    ):
-        return False
-    try:
-        words = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    of = words.get("task"), words.get("episodes"), (words.get("seeds") or [None])[0]
-    return of == (task, episodes, first_seed)

@@ -13,7 +13,7 @@ import tyro
 
 from kedge.errors import InputError
 from kedge.run.commands.command import Command, Outcome, environment, parsed, short
-from kedge.run.commands.runs import fits, identity, refuse_another
+from kedge.run.commands.runs import finished, fits, identity, refuse_another
 from kedge.train.progress import announce
 
 WIDE = 128
@@ -61,13 +61,13 @@ class Train(Command):
             raise InputError(f"--demonstrations must be at least 1, got {self.demonstrations}")
         where = task.name if task is not None else Path(str(self.data)).stem
         out = self.out or Path("runs") / default_name(name, where, self.seed)
-        refuse_another(out, identity(recipe, self.seed, task.name if task else None, self._settings(task)))
-        finished = _finished(out, recipe)
-        if finished is None or self.data is not None:
+        refuse_another(out, identity(recipe, self.seed, task, self._settings(task)))
+        done = _finished(out, recipe)
+        if done is None or self.data is not None:
             self._train(out, recipe, task, device)
-        lines = [finished or f"trained: {short(out)}", f"next: kedge eval {short(out)}"]
+        lines = [done or f"trained: {short(out)}", f"next: kedge eval {short(out)}"]
         found = {"run": str(out), "recipe": name, "env": task.name if task else None}
-        return Outcome(lines, found | {"finished_before": bool(finished)})
+        return Outcome(lines, found | {"finished_before": bool(done)})
 
     def _train(self, out: Path, recipe: Any, task: Any, device: str | None) -> None:
         from kedge.recipes.training import check_logs
@@ -79,9 +79,7 @@ class Train(Command):
         check_logs(recipe, logs)
         if note := short_episodes(recipe, logs):
             announce(note)
-        recipe.train(logs, run=out, seed=self.seed, device=device, progress=True, task=task.name if task else None)
-        if self.data is not None:
-            remember(out, self.data)
+        trained(recipe, logs, out, task, self.seed, device, self.data)
 
     def _settings(self, task: Any) -> dict[str, Any] | None:
         if self.data is not None:
@@ -96,6 +94,21 @@ class Train(Command):
 
             return kedge.data.open(self.data)
         return demonstrations(task, self.demonstrations, self.data_seed)
+
+
+def trained(
+    recipe: Any, logs: Any, out: Path, task: Any, seed: int, device: str | None, data: str | None = None
+) -> None:
+    """Trains into a folder, which tells from the beginning for what task that is and, of data of one's own, where they
+    lie.
+    """
+    from kedge.recipes.training import Training
+    from kedge.run.recorded import named_for
+
+    training = Training(recipe, logs, out, seed=seed, device=device, progress=True, task=named_for(out, task))
+    if data is not None:
+        remember(out, data)
+    training.trainer.train()
 
 
 def short_episodes(recipe: Any, logs: Any) -> str | None:
@@ -172,9 +185,6 @@ def demonstrations(task: Any, steps: int, seed: int, cache: Path | None = None) 
 
 def _finished(out: Path, recipe: Any) -> str | None:
     """A line where the run is finished already."""
-    from kedge.run.commands.runs import trained_steps
-
-    done, steps = trained_steps(out), getattr(recipe, "steps", None)
-    if done is None or steps is None or done < steps:
+    if not finished(out, recipe):
         return None
-    return f"{short(out)} is finished: trained {done:,} of {steps:,} steps, nothing to do"
+    return f"{short(out)} is finished: trained {recipe.steps:,} of {recipe.steps:,} steps, nothing to do"

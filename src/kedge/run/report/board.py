@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from kedge.run.notes import titled
 from kedge.run.report.figures import arrivals
-from kedge.run.report.reading import BASELINES, Evaluated, Run
+from kedge.run.report.reading import BASELINES, OWN, Evaluated, Run
 from kedge.run.report.views import Picture
 from kedge.run.report.words import figure, percent, span, task_title
 
@@ -55,6 +56,21 @@ class Board:
     arrivals: Picture | None = field(default=None)
 
 
+SHOWN = 6
+"""Curves of arrivals at most."""
+
+
+class Held(NamedTuple):
+    """Rows beside the runs, by their keys, under a heading. `of` is the run whose own they are, if there are several;
+    `starts` are those that the rows should have been measured on.
+    """
+
+    heading: str
+    rows: dict[str, Evaluated]
+    starts: list[Any]
+    of: str = ""
+
+
 @lru_cache(maxsize=1)
 def published() -> dict[str, Any]:
     """The published scores, with where they come from."""
@@ -74,16 +90,16 @@ def _board(task: str, runs: Sequence[Run]) -> Board:
     maze = task.removeprefix("maze2d-")
     others = [(row["name"], row["note"], row["scores"][maze]) for row in published()["rows"] if maze in row["scores"]]
     beside = {key: row for run in runs for key, row in run.baselines.items()}
-    found = [run.evaluated for run in runs if run.evaluated] + list(beside.values())
+    held = _held(runs)
+    found = [run.evaluated for run in runs if run.evaluated] + [row for group in held for row in group.rows.values()]
     means = [row.latched.get(end) for row in found for end in ("mean", "low", "high")] + [score for *_, score in others]
     low, high = _axis([float(mean) for mean in means if mean is not None])
     optimal = beside["optimal"].latched.get("mean") if "optimal" in beside else None
     own = [_own(run, low, high, optimal) for run in runs]
     groups = [Group("This report" if len(runs) > 1 else "This run", own)]
-    if beside:
-        starts = [run.evaluated.summary.get("seeds") for run in runs if run.evaluated]
-        rows = [_beside(key, row, low, high, optimal, starts) for key, row in _ordered(beside)]
-        groups.append(Group("Held beside it", rows))
+    for part in held:
+        rows = [_beside(key, row, low, high, optimal, part.starts) for key, row in _ordered(part.rows)]
+        groups.append(Group(part.heading, rows))
     if others:
         rows = [
             Row(name, note, figure(score), "", "", "", bar(score, {}, low, high, optimal, "muted"))
@@ -96,15 +112,28 @@ def _board(task: str, runs: Sequence[Run]) -> Board:
         low=figure(low, 0),
         high=figure(high, 0),
         groups=groups,
-        missing=_missing(beside),
+        missing=_missing(runs, beside),
         read=_how_to_read(optimal is not None),
-        arrivals=_arrivals(runs, beside),
+        arrivals=_arrivals(runs, held),
     )
+
+
+def _held(runs: Sequence[Run]) -> list[Held]:
+    """The rows beside the runs: those that are the same for all of them together, then each run's own."""
+    starts = [run.evaluated.summary.get("seeds") for run in runs if run.evaluated]
+    if len(runs) == 1:
+        return [Held("Held beside it", dict(runs[0].baselines), starts)] if runs[0].baselines else []
+    shared = {key: row for run in runs for key, row in run.baselines.items() if key not in OWN}
+    found = [Held("Held beside all of them", shared, starts)]
+    for run, own in zip(runs, starts, strict=True):
+        rows = {key: row for key, row in run.baselines.items() if key in OWN}
+        found.append(Held(f"Held beside {run.name}", rows, [own], run.name))
+    return [group for group in found if group.rows]
 
 
 def _own(run: Run, low: float, high: float, optimal: float | None) -> Row:
     assert run.evaluated is not None
-    note = str(run.evaluated.summary.get("label", ""))
+    note = titled(str(run.evaluated.summary.get("label", "")), run.evaluated.summary)
     return _row(run.name, "" if note == run.name else note, run.evaluated, (low, high), optimal, "blue", own=True)
 
 
@@ -183,9 +212,12 @@ def _intro(runs: Sequence[Run]) -> str:
     )
 
 
-def _missing(beside: Mapping[str, Evaluated]) -> list[str]:
+def _missing(runs: Sequence[Run], beside: Mapping[str, Evaluated]) -> list[str]:
     """Which of the rows that always belong here are not there."""
     absent = [name for key, (name, _) in BASELINES.items() if key not in beside]
+    for run in runs if len(runs) > 1 else []:
+        lacking = [key for key in BASELINES if key in OWN and key in beside and key not in run.baselines]
+        absent += [f"{BASELINES[key][0]} of {run.name}" for key in lacking]
     if not absent:
         return []
     return [f"Not measured for this report: {', '.join(absent)}. A score without them says less than it seems to."]
@@ -204,15 +236,18 @@ def _how_to_read(optimal: bool) -> str:
     )
 
 
-def _arrivals(runs: Sequence[Run], beside: Mapping[str, Evaluated]) -> Picture | None:
+def _arrivals(runs: Sequence[Run], held: Sequence[Held]) -> Picture | None:
     lines = [(run.name, _when(run.evaluated)) for run in runs if run.evaluated and run.evaluated.scores]
-    lines += [(BASELINES.get(key, (key,))[0], _when(row)) for key, row in _ordered(beside) if row.scores]
+    for part in held:
+        of = f", {part.of}" if part.of else ""
+        lines += [(BASELINES.get(key, (key,))[0] + of, _when(row)) for key, row in _ordered(part.rows) if row.scores]
+    lines = lines[:SHOWN]
     if not lines:
         return None
     horizon = int(next(run.scores.horizon for run in runs if run.scores))
     alt = "Share of episodes that have reached the goal by each step, for " + ", ".join(name for name, _ in lines)
     caption = "A steep early rise is a fast planner; where a curve levels off below 100, the rest never arrived."
-    return Picture(arrivals(lines[:6], horizon, alt), "How soon they arrive.", caption)
+    return Picture(arrivals(lines, horizon, alt), "How soon they arrive.", caption)
 
 
 def _when(found: Evaluated) -> np.ndarray:

@@ -25,6 +25,8 @@ BASELINES = {
     "optimal": ("Time-optimal", f"exact backward search, the most that physics allows; {PRIVILEGED} and the dynamics"),
 }
 """The rows that always stand beside a score, by the name of their folder."""
+OWN = frozenset(("nearest", "astar"))
+"""Those of them in which the run's own critic and follower act: each run has its own."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kedge.envs.layout import Layout
-from kedge.run.recorded import recorded_layout
+from kedge.run.notes import remarks
+from kedge.run.recorded import layout_from, recorded_layout
 from kedge.run.report import figures
 from kedge.run.report.reading import Evaluated, Run
 from kedge.run.report.words import duration, figure, flat, percent, span, task_title
@@ -111,7 +112,8 @@ def view(run: Run, index: int, drawn: Any) -> View:
 
 def layout_of(run: Run) -> Layout | None:
     """The maze that the run was evaluated in, or learned from."""
-    return recorded_layout(run.recipe, _task(run))
+    noted = layout_from(run.evaluated.summary.get("environment")) if run.evaluated else None
+    return noted or recorded_layout(run.recipe, _task(run))
 
 
 def _task(run: Run) -> str:
@@ -127,7 +129,8 @@ def _leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
 def _heading(run: Run) -> str:
     task = _task(run)
     recipe = str(run.recipe.get("recipe") or run.recipe.get("name") or "A planner")
-    return f"{recipe} on {task_title(task)}" if task else recipe
+    where = f"{recipe} on {task_title(task)}" if task else recipe
+    return ", ".join([where, *remarks(run.evaluated.summary if run.evaluated else {})])
 
 
 def _headline(run: Run, found: Evaluated) -> Headline:
