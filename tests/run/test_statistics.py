@@ -47,7 +47,7 @@ def test_starts_that_seeds_share_do_not_average_out() -> None:
     mean g, it is `var(r) / S + var(c) / E + (mean of (x - r - c + g)^2) / (S E)`.
     """
     rng = np.random.default_rng(1)
-    rows = rng.normal(0, 0.5, (3, 1)) + rng.normal(0, 4, (1, 40)) + rng.normal(0, 1, (3, 40))
+    rows = np.array([[-1.0], [0.0], [1.0]]) + rng.normal(0, 4, (1, 40)) + rng.normal(0, 1, (3, 40))
     r, c = rows.mean(1, keepdims=True), rows.mean(0, keepdims=True)
     rest = ((rows - r - c + rows.mean()) ** 2).mean()
     exact = r.var() / 3 + c.var() / 40 + rest / 120
