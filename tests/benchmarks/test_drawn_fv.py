@@ -21,7 +21,8 @@ drawn_fv: Any = importlib.import_module("drawn_fv")
 
 LEVELS = np.linspace(-3, 3, 7)
 PLANS = {
-    "plans": 9, "executed_prefixes_crossing": 0.125, "whole_plans_crossing": 0.25, "plans_over_reach": 0.0,
+    "plans": 9, "executed_prefixes_crossing": 0.125, "followed_parts_crossing": 0.125,
+    "whole_plans_crossing": 0.25, "plans_over_reach": 0.0,
     "largest_step": 0.5, "start_gap_mean": 1e-7, "tracking_mean": 0.1, "off_path_mean": 0.01,
 }  # fmt: skip
 
