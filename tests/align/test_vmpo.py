@@ -26,6 +26,10 @@ def linear(x: Any, cond: Any = None) -> Tensor:
     return x @ SLOPE
 
 
+def first_entry(x: Any, cond: Any = None) -> Tensor:
+    return x[:, 0]
+
+
 class Potential(nn.Module):
     """A small learned flow."""
 
@@ -258,7 +262,7 @@ def test_dropout_is_off() -> None:
     path = Trig(1.0)
     denoiser = Denoiser(MLP(DIM, width=16, depth=1, dropout=0.5), path, "trig")
     made = VMPO(Walk(denoiser, solvers.DDPM(), grids.LogSNR(4)), BETA).train()
-    walks = OwnWalks(made.walk, (DIM,), BATCH, lambda x, cond: x[:, 0]).next(TICK)
+    walks = OwnWalks(made.walk, (DIM,), BATCH, first_entry).next(TICK)
     assert float(made(walks, TICK)[1]["kl"]) == pytest.approx(0, abs=1e-5)
 
 
