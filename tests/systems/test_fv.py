@@ -41,7 +41,7 @@ def test_seconds_of_training_learn_what_plans_look_like() -> None:
     """The error on windows that were held out falls by a fifth and more at the middle levels, where noise hides where
     a plan leads but not that it hangs together.
     """
-    training = Training(replace(SMALL, steps=60), logs(), None, progress=False)
+    training = Training(replace(SMALL, steps=45), logs(), None, progress=False)
     held_out = divided(SMALL, logs())[1]
     assert held_out is not None
     windows = training._windows(held_out, training.models.normaliser, "episode", batch=128)
