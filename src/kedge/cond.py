@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from kedge.noise import Noise
+from kedge.tree import take
 
 DROP_SLOT = 1 << 32
 """Slot of condition dropout. A field's own slot is this plus a 32-bit checksum of its name, so that whether a field is
@@ -89,6 +90,13 @@ class Cond:
         unknown = [name for name in names if name not in self.fields]
         if unknown:
             raise ValueError(f"Cond.{where}: unknown field {unknown[0]!r}; the fields are {_listed(self.fields)}")
+
+
+def take_cond(cond: Any, index: Tensor) -> Any:
+    """The samples at `index` of any condition: a `Cond`, a tree, or None."""
+    if cond is None:
+        return None
+    return take(cond, index) if isinstance(cond, Tensor | dict) else cond.take(index)
 
 
 def _listed(names: Iterable[str]) -> str:

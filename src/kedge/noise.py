@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from jaxtyping import Int64
@@ -26,8 +26,8 @@ AHEAD_KEPT = 8
 """... and kept for so many streams: the fields of a state, and what hooks draw beside them."""
 
 
-Seeds = int | Sequence[int] | Tensor | None
-"""One number for a call, one for each sample, or None: a number from torch's generator."""
+Seeds: TypeAlias = "int | Sequence[int] | Tensor | Noise | None"
+"""One number for a call, one for each sample, or None: a number from torch's generator. A noise is taken as it is."""
 
 
 def _signed(value: int) -> int:
@@ -82,6 +82,8 @@ class Noise:
         """
         if seeds is None:
             seeds = int(torch.randint(2**62, ()))
+        if isinstance(seeds, Noise):
+            return seeds
         if isinstance(seeds, Integral):
             return cls(partial(_keys, int(seeds), batch, device))
         numbers = torch.as_tensor(seeds, device=device)

@@ -247,7 +247,7 @@ def test_a_walk_that_remembers_its_start_is_tilted_from_each_start() -> None:
     mean, whole = ends(made.walk)
     _, inner = ends(made.walk, start=0.0)
     assert bool((inner < 0.5 * whole).all())
-    source = OwnWalks(made.walk, (DIM,), 32, linear, each=4, one_start=True, dtype=torch.float64)
+    source = OwnWalks(made.walk, (DIM,), 32, linear, each=4, shared=0, dtype=torch.float64)
     assert settled(made, source.next(TICK)) < 1e-9
     found, _ = ends(made.walk)
     torch.testing.assert_close(found, mean + inner * SLOPE / BETA, rtol=0, atol=1e-4)

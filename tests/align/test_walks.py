@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from align.gaussian_walk import DIM, ends, exact, walk
 from kedge import Cond, Noise, Walk, hooks
-from kedge.align import OwnWalks, recorded, replayed
+from kedge.align import Growing, Kept, OwnWalks, recorded, replayed
 from kedge.train import Tick
 
 TICK = Tick(3, 5)
@@ -77,7 +78,7 @@ def test_groups_share_what_they_are_to_share() -> None:
     start = found.record.x[0]
     assert isinstance(start, Tensor)
     assert start[:, 0].unique().numel() == 12
-    shared = own(walk=told, each=3, conditions=goals, one_start=True).next(TICK).record
+    shared = own(walk=told, each=3, conditions=goals, shared=0).next(TICK).record
     first, last = shared.x[0], shared.x[-1]
     assert isinstance(first, Tensor)
     assert isinstance(last, Tensor)
@@ -112,6 +113,92 @@ def test_pinned_entries_have_no_divergence() -> None:
     torch.testing.assert_close(
         record.divergence(kernels, others, average=True), record.divergence(kernels, others) / DIM, rtol=1e-12, atol=0
     )
+
+
+def test_walks_of_a_group_may_share_their_first_steps() -> None:
+    """What is shared is walked once and not recorded; the law of the ends is the walk's own."""
+    made = walk(5)
+    found = own(walk=made, each=3, shared=2).next(TICK)
+    assert len(found.record.steps) == 3
+    assert [s.t for s in found.record.states] == [s.t for s in own(walk=made).next(TICK).record.states[2:]]
+    branch, last = found.record.x[0], found.record.x[-1]
+    assert isinstance(branch, Tensor)
+    assert isinstance(last, Tensor)
+    assert branch[:, 0].unique_consecutive().numel() == 4
+    assert last[:, 0].unique().numel() == 12
+    many = OwnWalks(made, (DIM,), 4000, total, each=1, shared=2, dtype=torch.float64).next(TICK).record.x[-1]
+    mean, variance = ends(made)
+    assert bool(((many.mean(0) - mean).abs() < 4 * (variance / 4000).sqrt()).all())  # type: ignore[union-attr]
+    assert bool(((many.var(0) / variance - 1).abs() < 4 * (2 / 4000) ** 0.5).all())  # type: ignore[union-attr]
+    later = own(walk=made, each=3, shared=Growing(1, 4, 6))
+    assert [len(later.next(Tick(step, 5)).record.steps) for step in (0, 2, 4, 6)] == [4, 3, 2, 1]
+    with pytest.raises(ValueError, match="5 steps cannot share 5 and still have one"):
+        own(walk=made, each=3, shared=5).next(TICK)
+
+
+def test_walks_may_be_learned_from_more_than_once() -> None:
+    source = Kept(own(), times=3)
+    ends_of = [source.next(Tick(step, 5)).record.x[-1] for step in range(6)]
+    assert all(ends_of[i] is ends_of[0] for i in (1, 2))
+    assert all(ends_of[i] is ends_of[3] for i in (4, 5))
+    assert not ends_of[3].equal(ends_of[0])  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="at least 1, got 0 and 1"):
+        Kept(own(), times=0)
+
+
+def test_of_several_batches_each_is_heard_alike() -> None:
+    source = Kept(own(), times=1, keep=3)
+    seen = [id(source.next(Tick(step, 5))) for step in range(3, 63)]
+    assert len(source.batches) == 3
+    assert len(set(seen)) > 30, "most batches are heard while they are kept"
+    frozen = Kept(own(), times=10**6, keep=3)
+    frozen.batches, frozen.served = [own().next(Tick(k, 5)) for k in range(3)], 1
+    heard = [id(frozen.next(Tick(step, 5))) for step in range(600)]
+    counts = [heard.count(id(batch)) for batch in frozen.batches]
+    assert all(abs(count - 200) < 4 * (600 * 2 / 9) ** 0.5 for count in counts)
+
+
+def test_what_is_kept_comes_back_bit_by_bit() -> None:
+    """States, draws, densities under what drew them and under others, rewards; with conditions, groups and pins."""
+    plain = walk(5)
+    mask = torch.tensor([True, False, False])
+    held = Walk(Goals(), plain.solver, plain.grid, [hooks.Pin(mask, torch.zeros(DIM, dtype=torch.float64))])
+
+    def made() -> Kept:
+        fields = {"conditions": goals, "each": 3, "shared": 2, "plug": True}
+        return Kept(own(walk=held, **fields), times=4)
+
+    source = made()
+    first = source.next(TICK)
+    again = made()
+    again.load(torch.load(_stored(source.state()), weights_only=True))
+    second = again.next(Tick(4, 5))
+    assert again.served == 2
+    for one, other in zip(first.record.x, second.record.x, strict=True):
+        assert one.equal(other)  # type: ignore[union-attr]
+    assert first.drawn.equal(second.drawn)
+    for name in ("reward", "plugged", "group"):
+        assert getattr(first, name).equal(getattr(second, name))
+    shifted = walk(5, seed=3)
+    moved = Walk(shifted.denoiser, plain.solver, plain.grid, held.hooks)
+    told = [held.replay(batch.record) for batch in (first, second)]
+    assert all(a.mean.equal(b.mean) for a, b in zip(*told, strict=True))  # type: ignore[union-attr]
+    ratio = [replayed(moved, _deaf(batch.record)) for batch in (first, second)]
+    assert ratio[0].equal(ratio[1])
+    assert not ratio[0].equal(first.drawn)
+
+
+def _stored(state: dict[str, Any]) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+def _deaf(record: Any) -> Any:
+    for state in record.states:
+        state.cond = state.given = None
+    return record
 
 
 def test_nothing_is_saved_of_a_source_of_own_walks() -> None:

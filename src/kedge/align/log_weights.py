@@ -45,33 +45,46 @@ def log_weights(log_ratio: Tensor, potential: Tensor, which: Potential) -> Tenso
     return steps if which == "difference" else steps.flip(0).cumsum(0).flip(0)
 
 
-def mean_within(values: Tensor, group: Tensor | None = None, *, others: bool = False) -> Tensor:
+def mean_within(
+    values: Tensor, group: Tensor | None = None, *, others: bool = False, counts: Tensor | None = None
+) -> Tensor:
     """The mean over the samples of each one's group, the last axis being samples; the same shape.
 
     group:  `[B]` whole numbers; None: all are one group
     others: without the sample itself
+    counts: `[B]` booleans: only these count. A sample that counts for nothing, or has nobody left to be compared with,
+            is its own mean
     """
     group = torch.zeros(values.shape[-1], dtype=torch.int64, device=values.device) if group is None else group
-    _, place, count = group.unique(return_inverse=True, return_counts=True)
-    if others and int(count.min()) < 2:
+    _, place, size = group.unique(return_inverse=True, return_counts=True)
+    if others and int(size.min()) < 2:
         raise ValueError("leave-one-out wants two samples in each group, and there is a group of one")
-    total = values.new_zeros(*values.shape[:-1], len(count)).index_add(-1, place, values)
-    total, count = total.index_select(-1, place), count[place].to(values)
-    return (total - values) / (count - 1) if others else total / count
+    here = torch.ones_like(group, dtype=torch.bool) if counts is None else counts
+    kept = torch.where(here, values, 0.0)
+    total = kept.new_zeros(*values.shape[:-1], len(size)).index_add(-1, place, kept).index_select(-1, place)
+    count = kept.new_zeros(len(size)).index_add(0, place, here.to(kept))[place]
+    if others:
+        total, count = total - kept, count - here.to(kept)
+    return torch.where(here & (count > 0), total / count.clamp(min=1), values)
 
 
-def centred(log_w: Tensor, baseline: Baseline, group: Tensor | None = None) -> Tensor:
-    """`log w - M`, M being a mean of the walks themselves, which no gradient enters: "batch" to "pair"."""
+def centred(
+    log_w: Tensor, baseline: Baseline, group: Tensor | None = None, counts: Tensor | None = None
+) -> Tensor:
+    """`log w - M`, M being a mean of the walks that count, which no gradient enters: "batch" to "pair"."""
+    still = log_w.detach()
     match baseline:
         case "batch":
-            return log_w - mean_within(log_w.detach())
+            mean = mean_within(still, counts=counts)
         case "leave-one-out":
-            return log_w - mean_within(log_w.detach(), group, others=True)
+            mean = mean_within(still, group, others=True, counts=counts)
         case "group" | "pair":
             if group is None:
                 raise ValueError(f"baseline {baseline!r} wants groups of walks: OwnWalks(each=2) or more")
             if baseline == "pair" and not bool((group.unique(return_counts=True)[1] == 2).all()):
                 raise ValueError('baseline "pair" wants two walks in each group: OwnWalks(each=2)')
-            return log_w - mean_within(log_w.detach(), group)
+            mean = mean_within(still, group, counts=counts)
         case _:
             raise ValueError(f"baseline {baseline!r} is learned, not a mean of the walks")
+    # what does not count is its own mean: 0, and no gradient
+    return log_w - mean if counts is None else torch.where(counts, log_w - mean, 0.0)

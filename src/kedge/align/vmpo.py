@@ -93,10 +93,10 @@ class VMPO(nn.Module):
         # without the divergence the densities carry the gradient only: their value is 0
         log_ratio = (reference if self.keep_kl else new.detach()) - new
         log_w = log_weights(log_ratio, self._potential(batch), self.potential)
-        residual = self._residual(log_w, batch.group)
+        residual = self._residual(log_w, batch)
         loss = (residual**2).mean()
         if self.log_z is not None:
-            loss = loss + self.rate * ((log_w.detach() - self.log_z) ** 2).mean()
+            loss = loss + self.rate * ((log_w.detach() - self.log_z) ** 2)[:, batch.counted].mean()
         info = self._figures(batch, (reference - new).detach(), log_w.detach(), residual.detach())
         if self.penalty:
             divergence = record.divergence(kernels, still, average=self.average).sum(0).mean()
@@ -117,26 +117,29 @@ class VMPO(nn.Module):
             before = before + torch.stack([self.flow(state.x, state.t, state.given) for state in states])
         return torch.cat([before, end])
 
-    def _residual(self, log_w: Tensor, group: Tensor | None) -> Tensor:
-        """`log w - M`; the denoiser does not move M."""
-        if self.baseline == "flow":
-            return log_w  # M is in the potential
+    def _residual(self, log_w: Tensor, batch: Recorded) -> Tensor:
+        """`log w - M`, 0 for what does not count; the denoiser does not move M."""
+        if self.baseline not in ("flow", "log-z"):
+            return centred(log_w, self.baseline, batch.group, batch.counts)
         if self.log_z is not None:
-            if group is not None:
+            if batch.group is not None:
                 raise ValueError('VMPO: one log Z does not serve several conditions: baseline="group" or a flow')
-            return log_w - self.log_z.detach()
-        return centred(log_w, self.baseline, group)
+            log_w = log_w - self.log_z.detach()
+        # a flow is M, and is in the potential
+        return log_w if batch.counts is None else torch.where(batch.counts, log_w, 0.0)
 
     def _figures(self, batch: Recorded, log_ratio: Tensor, log_w: Tensor, residual: Tensor) -> dict[str, Any]:
         """The reward, the spread of the log-weights, and, where a walk has one, their effective sample size as a share
         of the batch. `kl` is an estimate where the model drew the walks itself.
         """
+        counted = batch.counted
         figures: dict[str, Any] = {
-            "reward": batch.reward.mean(),
+            "reward": batch.reward[counted].mean(),
+            "failed": 1 - len(counted) / len(batch.reward),
             "spread": (residual**2).mean(),
             "kl": -log_ratio.sum(0).mean(),
         }
         if self.potential == "terminal":
-            share = log_w[0].softmax(0)
+            share = log_w[0, counted].softmax(0)
             figures["ess"] = 1 / (share**2).sum() / len(share)
         return figures

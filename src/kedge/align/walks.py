@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from kedge.align.rewards import Reward, rewarded
+from kedge.cond import Cond, take_cond
+from kedge.elementary import Level
+from kedge.kernels import Gaussian, Kernel, Point
 from kedge.noise import Noise
-from kedge.train import Tick
+from kedge.train import Source, Tick
 from kedge.tree import Tree, take
-from kedge.walk import Walk
+from kedge.walk import Hook, State, Step, Walk
+from kedge.walk.grids.levels import Levels
 from kedge.walk.hooks import Record
+from kedge.walk.state import Place
 
-Reward = Callable[[Tree, Any], Tensor]
-"""`reward(x, cond) -> [B]`: what clean samples are worth, each by itself."""
-
-START_SLOT, CONDITION_SLOT = 7, 8
-"""The starts' and the conditions' own streams, apart from the steps' noise."""
+START_SLOT, CONDITION_SLOT, SHARED_SLOT, KEPT_SLOT = 7, 8, 9, 10
+"""Streams of their own, apart from the steps' noise: starts, conditions, shared steps, which batch is heard."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,31 +30,55 @@ class Recorded:
     """A batch of walks and what they are worth.
 
     record:  what happened
-    drawn:   `[K, B]`, the log-density of each random step under the walk that drew it
-    reward:  `[B]`, of the ends
+    reward:  `[B]`, of the ends; 0 where it failed
+    entries: the reward of each entry of a sample, where a reward says so much
     plugged: `[K, B]`, the reward of the clean estimate before each random step; None where nobody asked
     group:   `[B]` whole numbers, the same for samples of one condition; None: all are one group
+    counts:  `[B]` booleans, False where the reward failed; None: all count
     """
 
     record: Record
-    drawn: Tensor
     reward: Tensor
+    entries: Tree | None = None
     plugged: Tensor | None = None
     group: Tensor | None = None
+    counts: Tensor | None = None
+
+    @property
+    def drawn(self) -> Tensor:
+        """`[K, B]`, the log-density of each random step under the walk that drew it."""
+        return self.record.log_prob()
+
+    @property
+    def counted(self) -> Tensor:
+        """The samples whose reward did not fail."""
+        counts = torch.ones_like(self.reward, dtype=torch.bool) if self.counts is None else self.counts
+        return counts.nonzero()[:, 0]
 
 
 @torch.no_grad()
 def recorded(
-    walk: Walk, start: Tree, reward: Reward, cond: Any = None, seeds: Any = None, group: Any = None, plug: bool = False
+    walk: Walk,
+    start: Tree,
+    reward: Reward,
+    cond: Any = None,
+    seeds: Any = None,
+    group: Any = None,
+    plug: bool = False,
+    levels: Levels | None = None,
 ) -> Recorded:
     """Walks from `start` and keeps what happened; with `plug` the estimates on the way are rewarded as well."""
     record = Record()
-    end = Walk(walk.denoiser, walk.solver, walk.grid, [*walk.hooks, record]).run(start, cond, seeds=seeds)
+    end = replace(walk, hooks=[*walk.hooks, record]).run(start, cond, levels=levels, seeds=seeds)
+    worth = rewarded(reward, end.x, cond)
     plugged = None
     if plug:
         estimates = [record.steps[i].estimate for i in record.random_steps]
-        plugged = torch.stack([reward(estimate.x, cond) for estimate in estimates if estimate is not None])
-    return Recorded(record, record.log_prob(), reward(end.x, cond), plugged, group)
+        promised = [rewarded(reward, estimate.x, cond) for estimate in estimates if estimate is not None]
+        plugged = torch.stack([one.value for one in promised])
+        for one in promised:
+            worth = worth.where(one.counts)
+    return Recorded(record, worth.value, worth.entries, plugged, group, worth.counts)
 
 
 def replayed(walk: Walk, record: Record, denoiser: Any = None, *, average: bool = False) -> Tensor:
@@ -61,6 +88,23 @@ def replayed(walk: Walk, record: Record, denoiser: Any = None, *, average: bool 
     is weighed with it is tempered by the number of entries.
     """
     return record.log_prob(walk.replay(record, denoiser), average=average)
+
+
+Shared = int | Callable[[Tick], int]
+"""How many of a walk's first steps: a number, or another one at each moment of training."""
+
+
+@dataclass(frozen=True)
+class Growing:
+    """A number that moves evenly from `first` to `last` in so many steps of training, and stays there."""
+
+    first: int
+    last: int
+    steps: int
+
+    def __call__(self, tick: Tick) -> int:
+        """At this moment."""
+        return round(self.first + (self.last - self.first) * min(tick.step / max(self.steps, 1), 1.0))
 
 
 class OwnWalks:
@@ -76,7 +120,8 @@ class OwnWalks:
         conditions: `conditions(count, noise) -> cond`, what to walk for; `each` walks share one. The noise is another
             one at every step: draw from it at any step and slot.
         each: walks for one condition, which are one group.
-        one_start: whether a group also shares its start.
+        shared: how many first steps the walks of a group have in common: 0 is their start, None not even that. What is
+            shared is not recorded: a group then tells apart what its walks did from there on.
         plug: whether to reward the estimates on the way: for a potential other than "terminal".
         by: another walk to draw with: another denoiser, more noise. By default the walk itself.
     """
@@ -93,7 +138,7 @@ class OwnWalks:
         *,
         conditions: Callable[[int, Noise], Any] | None = None,
         each: int = 1,
-        one_start: bool = False,
+        shared: Shared | None = None,
         plug: bool = False,
         by: Walk | None = None,
         dtype: torch.dtype = torch.float32,
@@ -101,7 +146,7 @@ class OwnWalks:
         if batch % each:
             raise ValueError(f"OwnWalks: {each} walks for each condition do not divide a batch of {batch}")
         self.walk, self.shape, self.batch, self.reward = walk if by is None else by, tuple(shape), batch, reward
-        self.conditions, self.each, self.one_start, self.plug, self.dtype = conditions, each, one_start, plug, dtype
+        self.conditions, self.each, self.shared, self.plug, self.dtype = conditions, each, shared, plug, dtype
 
     def next(self, tick: Tick) -> Recorded:
         """Fresh walks."""
@@ -109,13 +154,29 @@ class OwnWalks:
         group = torch.arange(count, device=tick.device).repeat_interleave(self.each)
         told = Noise.of(_seeds(tick, count, CONDITION_SLOT), count, tick.device)
         cond = None if self.conditions is None else self.conditions(count, told)
-        if cond is not None:
-            cond = take(cond, group) if isinstance(cond, Tensor | dict) else cond.take(group)
+        first = 0 if self.shared is None else self.shared if isinstance(self.shared, int) else self.shared(tick)
+        start, levels = self._start(tick, count, cond, first)
+        if self.shared is not None:
+            start = take(start, group)
         seeds = _seeds(tick, self.batch)
-        z = _start(self.walk, (self.batch, *self.shape), seeds, self.dtype, tick.device)
-        start = z.index_select(0, group * self.each) if self.one_start else z
         grouped = group if self.each > 1 else None
-        return recorded(self.walk, start, self.reward, cond, seeds, grouped, self.plug)
+        return recorded(self.walk, start, self.reward, take_cond(cond, group), seeds, grouped, self.plug, levels)
+
+    def _start(self, tick: Tick, count: int, cond: Any, first: int) -> tuple[Tree, Levels | None]:
+        """Where what is recorded begins: pure noise, or where a walk for each group has come to after `first` steps."""
+        alone = self.shared is None
+        rows = self.batch if alone else count
+        seeds = _seeds(tick, self.batch)
+        start = _pure(self.walk, (rows, *self.shape), seeds if alone else seeds[:: self.each], self.dtype, tick.device)
+        if first == 0:
+            return start, None
+        levels = self.walk.grid.levels(self.walk.path)
+        if not 0 < first < len(levels.t) - 1:
+            raise ValueError(f"OwnWalks: a walk of {len(levels.t) - 1} steps cannot share {first} and still have one")
+        head, tail = (Levels(t, levels.rise) for t in (levels.t[: first + 1], levels.t[first:]))
+        with torch.no_grad():
+            state = self.walk.run(start, cond, levels=head, seeds=_seeds(tick, count, SHARED_SLOT))
+        return state.x, tail
 
     def state(self) -> dict[str, Any]:
         """Nothing: see the class."""
@@ -125,12 +186,126 @@ class OwnWalks:
         """Nothing."""
 
 
+@runtime_checkable
+class Walks(Source, Protocol):
+    """A source of recorded walks: it says which walk draws them."""
+
+    walk: Walk
+
+
+class Kept:
+    """Walks that are learned from more than once: the newest batch `times` times, or, where more than one is kept, any
+    of the latest `keep` batches, drawn evenly.
+
+    What is kept is saved with the run, walk by walk: neither the rewards nor the weights of that moment are asked
+    again.
+
+    Args:
+        source: of fresh walks, asked at every `times`-th step.
+        times: steps to a fresh batch.
+        keep: how many batches are remembered.
+    """
+
+    follows_weights = True
+
+    def __init__(self, source: Walks, times: int = 2, keep: int = 1) -> None:
+        if times < 1 or keep < 1:
+            raise ValueError(f"Kept: times and keep are at least 1, got {times} and {keep}")
+        self.source, self.times, self.keep = source, times, keep
+        self.served, self.batches = 0, list[Recorded]()
+
+    @property
+    def walk(self) -> Walk:
+        """That draws."""
+        return self.source.walk
+
+    def next(self, tick: Tick) -> Recorded:
+        """A fresh batch when its turn has come, and then one of those that are kept."""
+        if self.served % self.times == 0:
+            self.batches = [*self.batches, self.source.next(tick)][-self.keep :]
+        self.served += 1
+        u = float(tick.noise(1).uniform((1,), tick.step, KEPT_SLOT))
+        return self.batches[int(u * len(self.batches))]
+
+    def state(self) -> dict[str, Any]:
+        """The batches that are kept, as tensors."""
+        kept = [saved(batch) for batch in self.batches]
+        return {"served": self.served, "batches": kept, "source": self.source.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.served = state["served"]
+        self.batches = [restored(self.walk, batch) for batch in state["batches"]]
+        self.source.load(state["source"])
+
+
+@dataclass(eq=False)
+class Retraced(Hook):
+    """Makes a walk go where another one went."""
+
+    x: list[Tree]
+    draws: list[Tree]
+    kernels: Sequence[Kernel]
+    place: Place = field(default="record", init=False)
+
+    def after(self, state: State, step: Step) -> State:
+        """There."""
+        i = state.step
+        state.x, step.drawn, step.kernel = self.x[i], self.draws[i - 1], self.kernels[i - 1]
+        return state
+
+
+def saved(batch: Recorded) -> dict[str, Any]:
+    """Recorded walks as tensors, numbers and lists of them."""
+    record, first = batch.record, batch.record.states[0]
+    if any(state.parent is not None for state in record.states):
+        raise ValueError("Kept: walks that were branched on the way cannot be kept; branch with OwnWalks(shared=...)")
+    told = first.given
+    cond = {"fields": told.fields, "keep": told.keep} if isinstance(told, Cond) else {"plain": told}
+    return {
+        "levels": [*(state.t for state in record.states), record.end],
+        "rise": first.walk.grid.levels(first.walk.path).rise,
+        "x": record.x,
+        "draws": [step.drawn for step in record.steps],
+        "kernels": [_plain(step.kernel) for step in record.steps],
+        "key": first.noise.key,
+        "cond": cond,
+        "worth": {
+            name: value for name in ("reward", "entries", "plugged", "group", "counts")
+            if (value := getattr(batch, name)) is not None
+        },
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def restored(walk: Walk, plain: Mapping[str, Any]) -> Recorded:
+    """What `saved` was given: the walk goes there again."""
+    record, told = Record(), plain["cond"]
+    cond = Cond(told["fields"], told["keep"]) if "fields" in told else told["plain"]
+    levels: list[Level] = plain["levels"]
+    rows = torch.cat(cast(Any, levels)) if isinstance(levels[0], Tensor) else cast(Any, levels)
+    kernels = [Gaussian(k["mean"], k["std"]) if "std" in k else Point(k["mean"]) for k in plain["kernels"]]
+    again = replace(walk, hooks=[*walk.hooks, Retraced(plain["x"], plain["draws"], kernels), record])
+    again.run(plain["x"][0], cond, levels=Levels(rows, plain["rise"]), seeds=Noise(plain["key"]))
+    return Recorded(record, **plain["worth"])
+
+
+def _plain(kernel: Kernel) -> dict[str, Any]:
+    match kernel:
+        case Gaussian(mean, std):
+            return {"mean": mean, "std": std}
+        case Point(mean):
+            return {"mean": mean}
+        case _:
+            raise ValueError(f"Kept: no way to save a {type(kernel).__name__}")
+
+
 def _seeds(tick: Tick, batch: int, slot: int = 0) -> Tensor:
     """A seed for each walk of the batch, another one at every step."""
     return (tick.noise(batch).uniform((batch,), tick.step, slot) * 2**53).long()
 
 
-def _start(walk: Walk, shape: Sequence[int], seeds: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _pure(walk: Walk, shape: Sequence[int], seeds: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Pure noise at the level where the walk begins."""
     path = walk.path
     first = walk.grid.levels(path).t[0]

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from kedge.cond import take_cond
 from kedge.denoise import Estimate, Estimator
 from kedge.elementary import Level
 from kedge.kernels import Kernel
@@ -53,23 +54,15 @@ class State:
         return State(
             x=take(self.x, index),
             t=self.t,
-            cond=_take_cond(self.cond, index),
+            cond=take_cond(self.cond, index),
             noise=self.noise.take(index, fork),
             walk=self.walk,
             step=self.step,
             memory={name: take(value, index) for name, value in self.memory.items()},
             notes={name: take(value, index) for name, value in self.notes.items()},
             parent=index if self.parent is None else self.parent.index_select(0, index),
-            given=_take_cond(self.given, index),
+            given=take_cond(self.given, index),
         )
-
-
-def _take_cond(cond: Any, index: Tensor) -> Any:
-    if cond is None:
-        return None
-    if isinstance(cond, Tensor | dict):
-        return take(cond, index)
-    return cond.take(index)
 
 
 @dataclass(slots=True)

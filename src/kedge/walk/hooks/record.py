@@ -64,25 +64,52 @@ class Record(Hook):
         """The steps that have a density: not those of a deterministic solver, nor the last one, to clean."""
         return [i for i, step in enumerate(self.steps) if _is_random(step.kernel)]
 
-    def log_prob(self, kernels: Sequence[Kernel] | None = None, *, average: bool = False) -> Tensor:
+    def log_prob(
+        self, kernels: Sequence[Kernel] | None = None, steps: Sequence[int] | None = None, *, average: bool = False
+    ) -> Tensor:
         """`[random steps, B]`: the log-density of what each random step drew, summed over the unpinned entries; under
         other kernels of the same steps, such as `Walk.replay` gives, instead of those that drew it.
 
-        `average=True` divides by the number of entries, for parity with code that does: such a value is no density.
+        Args:
+            kernels: of all steps, or of `steps`.
+            steps: which of the random steps; by default all of them.
+            average: divides by the number of entries, for parity with code that does: such a value is no density.
         """
+        return torch.stack([sum_event(entries, average) for entries in self.log_prob_entries(kernels, steps)])
+
+    def log_prob_entries(
+        self, kernels: Sequence[Kernel] | None = None, steps: Sequence[int] | None = None
+    ) -> list[Tree]:
+        """The log-density of each entry of each random step, 0 where it is pinned: what `log_prob` sums."""
         if not self.random_steps or self.states[0].walk.solver.density == "none":
             raise NoDensityError("this walk's steps have no density: use a random solver, DDPM() or DDIM(eta=1)")
-        kernels = [step.kernel for step in self.steps] if kernels is None else kernels
-        if len(kernels) != len(self.steps):
-            raise ValueError(f"{len(kernels)} kernels for a record of {len(self.steps)} steps")
-        return torch.stack([sum_event(self._per_entry(i, kernels[i]), average) for i in self.random_steps])
+        return [self._per_entry(i, kernel) for i, kernel in self._paired(kernels, steps)]
 
-    def divergence(self, kernels: Sequence[Kernel], others: Sequence[Kernel], *, average: bool = False) -> Tensor:
+    def divergence(
+        self,
+        kernels: Sequence[Kernel],
+        others: Sequence[Kernel],
+        steps: Sequence[int] | None = None,
+        *,
+        average: bool = False,
+    ) -> Tensor:
         """`[random steps, B]`: how far the first kernels are from the others at the states that were visited, as
         `Walk.replay` gives both, summed over the unpinned entries.
         """
-        steps = self.random_steps
-        return torch.stack([sum_event(self._unpinned(i, kernels[i].kl(others[i])), average) for i in steps])
+        both = zip(self._paired(kernels, steps), self._paired(others, steps), strict=True)
+        return torch.stack([sum_event(self._unpinned(i, one.kl(other)), average) for (i, one), (_, other) in both])
+
+    def _paired(self, kernels: Sequence[Kernel] | None, steps: Sequence[int] | None) -> list[tuple[int, Kernel]]:
+        """Each random step, or each of `steps`, with its kernel."""
+        random = self.random_steps
+        if steps is not None and not set(steps) <= set(random):
+            raise ValueError(f"only steps {random} of this record are random, not all of {list(steps)}")
+        if kernels is None:
+            return [(i, self.steps[i].kernel) for i in (random if steps is None else steps)]
+        if len(kernels) != len(self.steps if steps is None else steps):
+            where = f"a record of {len(self.steps)} steps" if steps is None else f"{len(steps)} steps"
+            raise ValueError(f"{len(kernels)} kernels for {where}")
+        return [(i, kernels[i]) for i in random] if steps is None else list(zip(steps, kernels, strict=True))
 
     def _per_entry(self, i: int, kernel: Kernel) -> Tree:
         drawn = self.steps[i].drawn

@@ -1,0 +1,166 @@
+"""Policy gradients of walks: each random step is an action, and a walk that was worth more is made more likely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kedge.align.advantages import Clamp, Piece, Relative, Standard, advantages
+from kedge.align.walks import Recorded, Shared
+from kedge.rl.objectives import clipped, share_clipped
+from kedge.train import OptimiserSpec, Part, Shadow, Tick
+from kedge.tree import Tree, leaves, sum_event, tree_map
+from kedge.walk import Walk
+from kedge.walk.hooks import Record
+
+DDPO: tuple[Piece, ...] = (Relative(), Standard(), Clamp(5.0))
+"""Centred and scaled within the condition, and held within five deviations."""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Credit entry by entry: the reward of an entry moves the density of that entry alone, blurred over so many
+    neighbours along every axis of a sample.
+
+    "Pixel-wise RL on diffusion models". Exact where entries are denoised each by itself and each has a reward of its
+    own; elsewhere it leaves out what an entry does for the others, for a gradient with less noise.
+    """
+
+    blur: float = 0.0
+
+
+Credit = Literal["walk"] | Entries
+"""Whose reward moves whose density: that of the walk all of it, or each entry its own."""
+
+
+class PolicyGradient(nn.Module):
+    """Raises the reward of a walk: `-E sum_k min(r_k A, clip(r_k) A)` over its random steps, with r the ratio of a
+    step's density to that under the weights that drew it.
+
+    Black et al., "Training diffusion models with reinforcement learning", ICLR 2024 (DDPO, importance sampling).
+    Without `clip`, `-A log p` (DDPO, score function). Nothing here says how far a model may go from what it was:
+    `penalty` does, or a short training, or `VMPO` instead.
+
+    Args:
+        walk: what is aligned: its denoiser's parameters move. Its solver must be random.
+        pieces: from rewards to advantages, one after another: see `kedge.align.advantages`.
+        clip: how far a ratio may leave 1 before its walk stops pushing; None: ratios are not used, and walks must be
+            the model's own, of this moment.
+        last: only so many of a walk's last steps learn, or a number that moves with training; None: all.
+        discount: a step counts so much less for every step that lies between it and the end of the walk.
+        penalty: times the divergence from the reference at each visited state, added to the loss.
+        credit: whose reward moves whose density: see `Credit`.
+        average: the mean of log-densities over an event's entries instead of their sum, as released code does: ratios
+            are then nearer to 1, and are none.
+    """
+
+    def __init__(
+        self,
+        walk: Walk,
+        pieces: Sequence[Piece] = DDPO,
+        *,
+        clip: float | tuple[float, float] | None = 0.2,
+        last: Shared | None = None,
+        discount: float = 1.0,
+        penalty: float = 0.0,
+        credit: Credit = "walk",
+        average: bool = False,
+    ) -> None:
+        super().__init__()
+        if walk.solver.density == "none":
+            raise ValueError(f"PolicyGradient: {walk.solver} is deterministic; use DDPM() or DDIM(eta=1)")
+        if last is not None and walk.solver.density == "walk":
+            raise ValueError(f"PolicyGradient: {walk.solver} remembers earlier steps and learns of all")
+        if not 0 < discount <= 1:
+            raise ValueError(f"PolicyGradient: the discount lies in (0, 1], got {discount}")
+        self.denoiser, self.walk, self.pieces = walk.denoiser, walk, tuple(pieces)
+        self.clip, self.last, self.discount = clip, last, discount
+        self.penalty, self.credit, self.average = penalty, credit, average
+        self.reference = Shadow(decay=1.0).follow(walk.denoiser)
+
+    def part(self, optimiser: OptimiserSpec, shadows: tuple[Shadow, ...] | None = None, **options: Any) -> Part:
+        """What the trainer steps: this module, on this loss; the reference is kept with it."""
+        kept = (Shadow(),) if shadows is None else shadows
+        return Part(self, self, optimiser, shadows=(*kept, self.reference), **options)
+
+    def train(self, mode: bool = True) -> PolicyGradient:
+        """The denoiser stays as it is used: under a dropout that changes from walk to replay a ratio is noise."""
+        super().train(mode)
+        self.denoiser.eval()
+        return self
+
+    def forward(self, batch: Recorded, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
+        """The loss of each walk `[B]`, and what to log."""
+        record, steps = batch.record, self._steps(batch.record, tick)
+        kernels = self.walk.replay(record, self.denoiser, steps)
+        new, old = record.log_prob_entries(kernels, steps), record.log_prob_entries(None, steps)
+        if isinstance(self.credit, Entries):
+            A = _of_entries(self.pieces, batch, self.credit.blur)
+        else:
+            A = advantages(self.pieces, batch)
+        terms, info = self._push(new, old, A)
+        weight = self.discount ** torch.arange(len(terms) - 1, -1, -1, device=terms.device)
+        loss = (weight[:, None] * terms).sum(0)
+        counted = batch.counted
+        info |= {"reward": batch.reward[counted].mean(), "failed": 1 - len(counted) / len(batch.reward)}
+        if self.penalty:
+            with torch.no_grad():
+                still = self.walk.replay(record, self.reference.module, steps)
+            divergence = record.divergence(kernels, still, steps, average=self.average).sum(0)
+            loss, info = loss + self.penalty * divergence, info | {"divergence": divergence.detach().mean()}
+        return loss, info
+
+    def _steps(self, record: Record, tick: Tick) -> list[int] | None:
+        """Which steps learn; None: all random ones of a walk that can only be replayed as a whole."""
+        if self.walk.solver.density == "walk":
+            return None
+        random, n = record.random_steps, len(record.steps)
+        last = n if self.last is None else self.last if isinstance(self.last, int) else self.last(tick)
+        chosen = [i for i in random if i >= n - last]
+        if not chosen:
+            raise ValueError(f"PolicyGradient: none of the last {last} of {n} steps is random; the last one never is")
+        return chosen
+
+    def _push(self, new: Sequence[Tree], old: Sequence[Tree], A: Tree) -> tuple[Tensor, dict[str, Any]]:
+        """`[K, B]`: what each step adds to the loss of its walk, and figures."""
+        if self.credit == "walk":
+            new, old = ([sum_event(one, self.average) for one in each] for each in (new, old))
+        if self.clip is None:
+            return torch.stack([sum_event(tree_map(lambda n, a: -a * n, n, A), self.average) for n in new]), {}
+        clip = self.clip
+        ratios = [tree_map(lambda n, o: n - o, n, o) for n, o in zip(new, old, strict=True)]
+        terms = torch.stack([sum_event(tree_map(lambda r, a: clipped(r, a, clip), r, A), self.average) for r in ratios])
+        with torch.no_grad():
+            cut = [share_clipped(r, a, clip) for ratio in ratios for r, a in zip(leaves(ratio), leaves(A), strict=True)]
+            moved = -torch.stack([sum_event(ratio, self.average) for ratio in ratios]).sum(0).mean()
+        return terms, {"clipped": torch.stack(cut).mean(), "moved": moved}
+
+
+def _of_entries(pieces: Sequence[Piece], batch: Recorded, blur: float) -> Tree:
+    """The advantage of each entry: the pieces on the rewards of that entry, over the batch."""
+    if batch.entries is None:
+        raise ValueError("PolicyGradient: credit by entries wants a reward of each entry, in the shape of a sample")
+
+    def each(reward: Tensor) -> Tensor:
+        value = reward.flatten(1).T
+        for piece in pieces:
+            value = piece(value, batch)
+        value = value if batch.counts is None else torch.where(batch.counts, value, 0.0)
+        return blurred(value.T.reshape(reward.shape), blur)
+
+    return tree_map(each, batch.entries)
+
+
+def blurred(values: Tensor, scale: float) -> Tensor:
+    """`sum_j e^{-|i - j|^2 / (2 scale^2)} v_j` over all axes but the first: the values themselves at 0, their sum for
+    every entry at infinity.
+    """
+    for axis in range(1, values.ndim) if scale > 0 else ():
+        place = torch.arange(values.shape[axis], device=values.device, dtype=values.dtype)
+        weight = torch.exp(-((place[:, None] - place) ** 2) / (2 * scale**2))
+        values = (values.movedim(axis, -1) @ weight).movedim(-1, axis)
+    return values

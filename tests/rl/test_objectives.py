@@ -1,0 +1,67 @@
+"""Clipped objectives and generalised advantages, against what their papers write."""
+
+from __future__ import annotations
+
+import torch
+
+from kedge.rl.objectives import clipped, discounted_advantages, share_clipped
+
+f64 = torch.float64
+
+
+def test_clipping_word_for_word() -> None:
+    """Each combination of a ratio below, within and above the range with an advantage of either sign."""
+    ratio = torch.tensor([0.5, 1.0, 2.0, 0.5, 1.0, 2.0], dtype=f64)
+    A = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0], dtype=f64)
+    found = clipped(ratio.log(), A, (0.1, 0.3))
+    torch.testing.assert_close(found, -torch.tensor([0.5, 1.0, 1.3, -0.9, -1.0, -2.0], dtype=f64))
+    assert float(share_clipped(ratio.log(), A, (0.1, 0.3))) == torch.tensor(2 / 6)
+
+
+def test_only_what_has_not_gone_far_enough_pushes() -> None:
+    log_ratio = torch.tensor([0.5, 2.0, 0.5, 2.0], dtype=f64).log().requires_grad_()
+    A = torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=f64)
+    (slope,) = torch.autograd.grad(clipped(log_ratio, A, 0.2).sum(), log_ratio)
+    torch.testing.assert_close(slope, torch.tensor([-0.5, 0.0, 0.0, 2.0], dtype=f64))
+
+
+def test_where_nothing_has_moved_it_is_the_score_function() -> None:
+    log_p = torch.randn(5, generator=torch.Generator().manual_seed(0), dtype=f64).requires_grad_()
+    A = torch.linspace(-1, 1, 5, dtype=f64)
+    one = torch.autograd.grad(clipped(log_p - log_p.detach(), A, 0.1).sum(), log_p)[0]
+    torch.testing.assert_close(one, torch.autograd.grad(-(A * log_p).sum(), log_p)[0], rtol=0, atol=0)
+
+
+def returns(reward: torch.Tensor, ended: torch.Tensor, last: torch.Tensor, discount: float) -> torch.Tensor:
+    """What came, episode by episode, and the critic's word where time ran out."""
+    made, running = torch.zeros_like(reward), last
+    for t in reversed(range(len(reward))):
+        running = reward[t] + discount * torch.where(ended[t], 0.0, running)
+        made[t] = running
+    return made
+
+
+def test_with_a_full_trace_an_advantage_is_the_return_less_the_value() -> None:
+    generator = torch.Generator().manual_seed(3)
+    reward, value = torch.randn(2, 6, 3, generator=generator, dtype=f64)
+    ended = torch.zeros(6, 3, dtype=torch.bool)
+    ended[2, 0] = ended[4, 1] = True
+    last = torch.randn(3, generator=generator, dtype=f64)
+    after = torch.where(ended, 0.0, torch.cat([value[1:], last[None]]))
+    found = discounted_advantages(reward, value, after, ended, 0.9, 1.0)
+    torch.testing.assert_close(found, returns(reward, ended, last, 0.9) - value, rtol=0, atol=1e-12)
+
+
+def test_without_a_trace_it_is_the_error_of_one_step() -> None:
+    generator = torch.Generator().manual_seed(4)
+    reward, value, after = torch.randn(3, 6, 3, generator=generator, dtype=f64)
+    ended = torch.zeros(6, 3, dtype=torch.bool)
+    found = discounted_advantages(reward, value, after, ended, 0.9, 0.0)
+    torch.testing.assert_close(found, reward + 0.9 * after - value, rtol=0, atol=0)
+
+
+def test_a_step_counts_what_follows_by_discount_and_trace() -> None:
+    reward = torch.tensor([[0.0], [0.0], [1.0]], dtype=f64)
+    zero, no = torch.zeros(3, 1, dtype=f64), torch.zeros(3, 1, dtype=torch.bool)
+    found = discounted_advantages(reward, zero, zero, no, 0.9, 0.5)[:, 0]
+    torch.testing.assert_close(found, torch.tensor([0.45**2, 0.45, 1.0], dtype=f64))
