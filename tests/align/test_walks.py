@@ -136,6 +136,32 @@ def test_walks_of_a_group_may_share_their_first_steps() -> None:
         own(walk=made, each=3, shared=5).next(TICK)
 
 
+def test_conditions_may_be_told_by_what_is_held() -> None:
+    """Each group's own known entries; the network hears nothing else, the reward hears the conditions. They come back
+    with the walks.
+    """
+    mask = torch.tensor([True, False, False])
+
+    def hold(cond: Any) -> list[hooks.Pin]:
+        return [hooks.Pin(mask, torch.cat([cond.fields["goal"], torch.zeros(len(cond.fields["goal"]), 2)], 1))]
+
+    source = Kept(own(each=3, conditions=goals, hold=hold, shared=1), times=4)
+    found = source.next(TICK)
+    last = found.record.x[-1]
+    assert isinstance(last, Tensor)
+    assert last[:, 0].unique_consecutive().numel() == 4
+    assert last[:, 1].unique().numel() == 12
+    torch.testing.assert_close(found.reward, total(last) + 100 * last[:, 0], rtol=1e-12, atol=1e-12)
+    assert found.record.states[0].given is None
+    again = Kept(own(each=3, conditions=goals, hold=hold, shared=1), times=4)
+    again.load(torch.load(_stored(source.state()), weights_only=True))
+    other = walk(seed=3)
+    kept = again.next(Tick(4, 5)).record
+    assert replayed(other, found.record).equal(replayed(other, kept))
+    free = replayed(other, own(each=3, shared=1).next(TICK).record)
+    assert not free.equal(replayed(other, kept))
+
+
 def test_walks_may_be_learned_from_more_than_once() -> None:
     source = Kept(own(), times=3)
     ends_of = [source.next(Tick(step, 5)).record.x[-1] for step in range(6)]

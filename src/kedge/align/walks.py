@@ -120,6 +120,8 @@ class OwnWalks:
         conditions: `conditions(count, noise) -> cond`, what to walk for; `each` walks share one. The noise is another
             one at every step: draw from it at any step and slot.
         each: walks for one condition, which are one group.
+        hold: `hold(cond) -> hooks`, what holds in walks for these conditions: known entries, say. The network then hears
+            the conditions by these alone.
         shared: how many first steps the walks of a group have in common: 0 is their start, None not even that. What is
             shared is not recorded: a group then tells apart what its walks did from there on.
         plug: whether to reward the estimates on the way: for a potential other than "terminal".
@@ -138,6 +140,7 @@ class OwnWalks:
         *,
         conditions: Callable[[int, Noise], Any] | None = None,
         each: int = 1,
+        hold: Callable[[Any], Sequence[Hook]] | None = None,
         shared: Shared | None = None,
         plug: bool = False,
         by: Walk | None = None,
@@ -146,7 +149,8 @@ class OwnWalks:
         if batch % each:
             raise ValueError(f"OwnWalks: {each} walks for each condition do not divide a batch of {batch}")
         self.walk, self.shape, self.batch, self.reward = walk if by is None else by, tuple(shape), batch, reward
-        self.conditions, self.each, self.shared, self.plug, self.dtype = conditions, each, shared, plug, dtype
+        self.conditions, self.each, self.hold, self.dtype = conditions, each, hold, dtype
+        self.shared, self.plug = shared, plug
 
     def next(self, tick: Tick) -> Recorded:
         """Fresh walks."""
@@ -158,9 +162,18 @@ class OwnWalks:
         start, levels = self._start(tick, count, cond, first)
         if self.shared is not None:
             start = take(start, group)
-        seeds = _seeds(tick, self.batch)
+        cond, seeds = take_cond(cond, group), _seeds(tick, self.batch)
         grouped = group if self.each > 1 else None
-        return recorded(self.walk, start, self.reward, take_cond(cond, group), seeds, grouped, self.plug, levels)
+        if self.hold is None:
+            return recorded(self.walk, start, self.reward, cond, seeds, grouped, self.plug, levels)
+
+        def reward(x: Tree, _: Any) -> Any:
+            return self.reward(x, cond)
+
+        return recorded(self._held(cond), start, reward, None, seeds, grouped, self.plug, levels)
+
+    def _held(self, cond: Any) -> Walk:
+        return self.walk if self.hold is None else replace(self.walk, hooks=[*self.walk.hooks, *self.hold(cond)])
 
     def _start(self, tick: Tick, count: int, cond: Any, first: int) -> tuple[Tree, Levels | None]:
         """Where what is recorded begins: pure noise, or where a walk for each group has come to after `first` steps."""
@@ -175,7 +188,8 @@ class OwnWalks:
             raise ValueError(f"OwnWalks: a walk of {len(levels.t) - 1} steps cannot share {first} and still have one")
         head, tail = (Levels(t, levels.rise) for t in (levels.t[: first + 1], levels.t[first:]))
         with torch.no_grad():
-            state = self.walk.run(start, cond, levels=head, seeds=_seeds(tick, count, SHARED_SLOT))
+            told = cond if self.hold is None else None
+            state = self._held(cond).run(start, told, levels=head, seeds=_seeds(tick, count, SHARED_SLOT))
         return state.x, tail
 
     def state(self) -> dict[str, Any]:
@@ -246,7 +260,13 @@ class Retraced(Hook):
     x: list[Tree]
     draws: list[Tree]
     kernels: Sequence[Kernel]
+    notes: Mapping[str, Tree]
     place: Place = field(default="record", init=False)
+
+    def begin(self, state: State) -> State:
+        """With what hooks had noted there: known entries, say."""
+        state.notes |= self.notes
+        return state
 
     def after(self, state: State, step: Step) -> State:
         """There."""
@@ -269,6 +289,7 @@ def saved(batch: Recorded) -> dict[str, Any]:
         "draws": [step.drawn for step in record.steps],
         "kernels": [_plain(step.kernel) for step in record.steps],
         "key": first.noise.key,
+        "notes": first.notes,
         "cond": cond,
         "worth": {
             name: value for name in ("reward", "entries", "plugged", "group", "counts")
@@ -285,7 +306,7 @@ def restored(walk: Walk, plain: Mapping[str, Any]) -> Recorded:
     levels: list[Level] = plain["levels"]
     rows = torch.cat(cast(Any, levels)) if isinstance(levels[0], Tensor) else cast(Any, levels)
     kernels = [Gaussian(k["mean"], k["std"]) if "std" in k else Point(k["mean"]) for k in plain["kernels"]]
-    again = replace(walk, hooks=[*walk.hooks, Retraced(plain["x"], plain["draws"], kernels), record])
+    again = replace(walk, hooks=[*walk.hooks, Retraced(plain["x"], plain["draws"], kernels, plain["notes"]), record])
     again.run(plain["x"][0], cond, levels=Levels(rows, plain["rise"]), seeds=Noise(plain["key"]))
     return Recorded(record, **plain["worth"])
 
