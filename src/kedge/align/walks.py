@@ -35,6 +35,7 @@ class Recorded:
     plugged: `[K, B]`, the reward of the clean estimate before each random step; None where nobody asked
     group:   `[B]` whole numbers, the same for samples of one condition; None: all are one group
     counts:  `[B]` booleans, False where the reward failed; None: all count
+    errors:  `[n, B]`, of denoising its end, by the weights that drew it: see `Measured`; None where nobody asked
     """
 
     record: Record
@@ -43,6 +44,7 @@ class Recorded:
     plugged: Tensor | None = None
     group: Tensor | None = None
     counts: Tensor | None = None
+    errors: Tensor | None = None
 
     @property
     def drawn(self) -> Tensor:
@@ -120,8 +122,8 @@ class OwnWalks:
         conditions: `conditions(count, noise) -> cond`, what to walk for; `each` walks share one. The noise is another
             one at every step: draw from it at any step and slot.
         each: walks for one condition, which are one group.
-        hold: `hold(cond) -> hooks`, what holds in walks for these conditions: known entries, say. The network then hears
-            the conditions by these alone.
+        hold: `hold(cond) -> hooks`, what holds in walks for these conditions: known entries, say. The network then
+            hears the conditions by these alone.
         shared: how many first steps the walks of a group have in common: 0 is their start, None not even that. What is
             shared is not recorded: a group then tells apart what its walks did from there on.
         plug: whether to reward the estimates on the way: for a potential other than "terminal".
@@ -292,7 +294,7 @@ def saved(batch: Recorded) -> dict[str, Any]:
         "notes": first.notes,
         "cond": cond,
         "worth": {
-            name: value for name in ("reward", "entries", "plugged", "group", "counts")
+            name: value for name in ("reward", "entries", "plugged", "group", "counts", "errors")
             if (value := getattr(batch, name)) is not None
         },
     }  # fmt: skip

@@ -104,7 +104,7 @@ class Planner:
     ) -> Float[Tensor, "b n h s"]:
         """Candidates from noise, or from `kept` and some noise."""
         b, n = seeds.shape
-        mask, values = self._known(states, goal)
+        mask, values = self.known(states, goal)
         flat = seeds.to(states.device).flatten()
         owner = torch.arange(b, device=states.device).repeat_interleave(n)
         grid = self.grid if kept is None or self.nearby is None else self.nearby.grid
@@ -131,7 +131,7 @@ class Planner:
         first = walk.grid.levels(walk.path).rows()[0]
         return walk.path.perturb(begun, first, walk.path.noise(begun, noise, -1))
 
-    def _known(
+    def known(
         self, states: Float[Tensor, "b s"], goal: Float[Tensor, "b g"] | None
     ) -> tuple[Bool[Tensor, "h d"], Float[Tensor, "b h d"]]:
         """Which entries are known, and what they are, as the network sees them.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from kedge.recipes.ddpo import DDPO
 from kedge.recipes.diffuser import Diffuser
 from kedge.recipes.dv import DV
 from kedge.recipes.fv import FV
 from kedge.recipes.loading import load
+from kedge.recipes.vmpo import VMPO
 
-__all__ = ["DV", "FV", "Diffuser", "load"]
+__all__ = ["DDPO", "DV", "FV", "VMPO", "Diffuser", "load"]

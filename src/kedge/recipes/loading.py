@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ from kedge.recipes.networks import Models, Sizes, build
 from kedge.recipes.training import MEASURED
 from kedge.train import CheckpointError, load_weights
 
+WEIGHTS = "weights.safetensors"
+BASE = "base.safetensors"
+"""The weights that an alignment began with."""
+
 
 def load(run: Path | str, device: torch.device | str | None = None) -> Agent:
     """The agent that was trained into this folder; it needs no data."""
     folder = Path(run)
-    told = _read(folder)
+    told = read_recipe(folder)
     recipe = _recipe(told, folder)
     try:
-        measured, weights = load_weights(folder / MEASURED), load_weights(folder / "weights.safetensors")
+        measured, weights = load_weights(folder / MEASURED), weights_of(folder, told)
     except CheckpointError as error:
         raise InputError(f"{folder} has no weights that can be read ({error}); train it first") from None
     try:
@@ -39,6 +44,15 @@ def load(run: Path | str, device: torch.device | str | None = None) -> Agent:
     return recipe.agent(models, goal)
 
 
+def weights_of(folder: Path, told: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of all networks by their names; of an aligned run, with the planner as it is now."""
+    if "aligned" not in told:
+        return load_weights(folder / WEIGHTS)
+    base, moved = load_weights(folder / BASE), load_weights(folder / WEIGHTS)
+    prefix = "planner." if any(name.startswith("planner.") for name in base) else ""
+    return base | {prefix + name: value for name, value in moved.items() if name.startswith("denoiser.")}
+
+
 def _models(recipe: Any, told: dict[str, Any], measured: dict[str, Tensor], weights: dict[str, Tensor]) -> Models:
     """All networks with their weights. The caller's random numbers go on as if none had been built."""
     scale, normaliser = _normaliser(measured, "scale"), _normaliser(measured, "normaliser")
@@ -52,7 +66,8 @@ def _models(recipe: Any, told: dict[str, Any], measured: dict[str, Tensor], weig
     return models
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """What a run says that it is."""
     path = folder / "recipe.json"
     if not path.is_file():
         raise InputError(f"{folder} is no run: it has no recipe.json; give the folder that `kedge train` has made")

@@ -18,6 +18,7 @@ DONE, FAILED, BAD_INPUT, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 COMMANDS = {
     "train": "train a recipe on logged behaviour: kedge train fv --env maze2d-large",
     "eval": "score a run over many starts, latched and raw: kedge eval runs/fv-large",
+    "align": "move a run toward a reward: kedge align vmpo runs/fv-large --reward speed",
     "report": "one HTML file about one run or several: kedge report runs/fv-large",
     "compare": "two groups of runs, paired by start: kedge compare runs/a runs/b",
     "data": "look into a data set: kedge data inspect my.npz",

@@ -11,7 +11,8 @@ from typing import Any
 from kedge.run.recorded import environment_of
 from kedge.train.checkpoint import weights_step
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, BASE = "weights.safetensors", "base.safetensors"
+AGENT_FILES = ("recipe.json", "measured.safetensors", WEIGHTS, BASE)
 AGENT = ("agent", "device", "overrides", "step", "steps")
 """What is noted of who acted: the digest of its files, where it ran, what was given in place of the recipe's own
 fields, and the step that its weights are of, of how many."""
@@ -23,7 +24,7 @@ def unfinished(folder: Path, recipe: Mapping[str, Any]) -> str | None:
     step, steps = weights_step(folder / WEIGHTS), _steps(recipe)
     if step is None or steps is None or step >= steps:
         return None
-    return f"note: the weights in {folder} are of step {step:,} of {steps:,}: `kedge train` goes on with them"
+    return f"note: the weights in {folder} are of step {step:,} of {steps:,}: the command that made them goes on"
 
 
 def notes_of(
@@ -82,8 +83,14 @@ def read_words(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def label_of(recipe: Mapping[str, Any], otherwise: str) -> str:
+    """What tables call a run: its recipe, and what it was aligned to."""
+    name, aligned = str(recipe.get("recipe") or recipe.get("name") or otherwise), recipe.get("aligned")
+    return f"{name} aligned to {aligned.get('reward')}" if isinstance(aligned, Mapping) else name
+
+
 def _steps(recipe: Mapping[str, Any]) -> int | None:
-    fields = recipe.get("fields")
+    fields = recipe.get("aligned", recipe).get("fields")
     steps = fields.get("steps") if isinstance(fields, Mapping) else None
     return steps if isinstance(steps, int) else None
 
@@ -91,8 +98,10 @@ def _steps(recipe: Mapping[str, Any]) -> int | None:
 def _digest(folder: Path) -> str:
     """Of all files that an agent is loaded from."""
     found = hashlib.sha256()
-    for name in ("recipe.json", "measured.safetensors", WEIGHTS):
+    for name in AGENT_FILES:
         path = folder / name
+        if name == BASE and not path.is_file():
+            continue  # of aligned runs only
         own = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "nothing"
         found.update(f"{name} {own}\n".encode())
     return found.hexdigest()

@@ -154,8 +154,9 @@ def _measured(
 ) -> Any:
     from kedge.run.commands.bar import Bar
     from kedge.run.evaluate import evaluate
+    from kedge.run.notes import label_of
 
-    label = str(recipe_of(folder).get("recipe") or folder.name)
+    label = label_of(recipe_of(folder), folder.name)
     with Bar(f"evaluating {short(folder)} on {episodes:,} starts") as bar:
         return evaluate(
             agent, task, episodes, first_seed=first_seed, jobs=jobs, out=where, label=label, progress=bar, notes=notes

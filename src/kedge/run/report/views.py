@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kedge.envs.layout import Layout
-from kedge.run.notes import remarks
+from kedge.run.notes import label_of, remarks
 from kedge.run.recorded import layout_from, recorded_layout
 from kedge.run.report import figures
 from kedge.run.report.reading import Evaluated, Run
@@ -128,7 +128,7 @@ def _leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
 
 def _heading(run: Run) -> str:
     task = _task(run)
-    recipe = str(run.recipe.get("recipe") or run.recipe.get("name") or "A planner")
+    recipe = label_of(run.recipe, "A planner")
     where = f"{recipe} on {task_title(task)}" if task else recipe
     return ", ".join([where, *remarks(run.evaluated.summary if run.evaluated else {})])
 

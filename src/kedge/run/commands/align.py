@@ -1,0 +1,223 @@
+"""`kedge align METHOD RUN`: moves a trained planner toward a reward of its plans, into a run of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from kedge.errors import InputError
+from kedge.run.commands.command import Command, Outcome, parsed, short
+from kedge.run.commands.runs import finished, recipe_of, refuse_another
+
+METHODS = {"vmpo": "VMPO", "ddpo": "DDPO"}
+PROBES, EACH = 64, 16
+"""Places that plans are compared from, before and after, and plans from each."""
+PROBED = 10_000_019
+"""The seed of those places: apart from those that are learned from."""
+SECONDS = 60.0
+"""What a reward from a file may take for a batch."""
+
+HELP = """usage: kedge align METHOD RUN --reward REWARD [flags]
+
+Moves the planner of a run toward a reward of its plans, and leaves a new run beside it, which can be evaluated,
+reported and aligned again like any other. The run itself stays as it is.
+
+methods:
+  vmpo  aims at the plans of now, each as much likelier as the reward says, and no further
+  ddpo  raises the reward, however far that leads
+
+rewards:
+  speed             the sooner a plan is at the place that the agent plans to, the better
+  keep-out          the less of a plan lies in a box, the better: --box X0 Y0 X1 Y1, in the units of the data
+  FILE.py:FUNCTION  function(plans, cond) -> a number for each; plans are a torch tensor [plans, points, numbers of
+                    a state] in the units of the data, cond["states"] where they begin. It is a black box: it may be
+                    slow, random, and fail for some.
+
+kedge align METHOD --help lists the flags.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(Command):
+    """What is aligned, and to what."""
+
+    folder: Annotated[
+        Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN", help="The folder of the run to begin with")
+    ]
+    reward: Annotated[str, tyro.conf.arg(metavar="REWARD")]
+    """speed, keep-out, or a function of one's own as file.py:function; kedge align --help says more."""
+    box: Annotated[tuple[float, float, float, float] | None, tyro.conf.arg(metavar="X0 Y0 X1 Y1")] = None
+    """The box that keep-out keeps out of: x from, y from, x to, y to."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """What the run learned from, where it is no longer in its place: plans begin at its states."""
+
+    def run(self, align: Any) -> Outcome:
+        """Aligns, and compares plans before and after."""
+        self.place()
+        told = recipe_of(self.folder)
+        name = self.reward.rpartition("/")[2]
+        out = self.out or self.folder.parent / default_name(self.folder.name, name, self.seed)
+        described = self._described(told, align, name)
+        refuse_another(out, described)
+        done = finished(out, align)
+        if not done:
+            self._train(out, told, align, described)
+        found = self._compared(out)
+        first = f"{short(out)} is finished, nothing to do" if done else f"aligned: {short(out)}"
+        lines = [first, *said(found), f"next: kedge eval {short(out)}"]
+        return Outcome(lines, {"run": str(out), "from": str(self.folder), "finished_before": done, "plans": found})
+
+    def _described(self, told: Mapping[str, Any], align: Any, name: str) -> dict[str, Any]:
+        """What `recipe.json` says: what the run was, and what became of it."""
+        from kedge.run.notes import notes_of
+
+        method = type(align).__name__
+        aligned: dict[str, Any] = {"method": method, "fields": asdict(align), "reward": name, "seed": self.seed}
+        aligned |= {"from": notes_of(self.folder, told, {})["agent"]}
+        if self.box is not None:
+            aligned["box"] = list(self.box)
+        if (file := Path(self.reward.rpartition(":")[0])).is_file():
+            aligned["file"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        if "aligned" in told:
+            aligned["earlier"] = told["aligned"]
+        return {**told, "aligned": aligned}
+
+    def _train(self, out: Path, told: Mapping[str, Any], align: Any, described: dict[str, Any]) -> None:
+        import kedge
+        from kedge.recipes.align import Alignment
+        from kedge.recipes.loading import BASE, weights_of
+        from kedge.recipes.training import MEASURED
+        from kedge.train import load_weights, save_weights
+
+        agent, logs = kedge.load(self.folder), self._logs(told)
+        alignment = Alignment(
+            align, agent, logs, self._reward(agent), out, seed=self.seed, progress=True, recipe=described
+        )
+        alignment.trainer.resume()  # the folder is ours, or this raises
+        save_weights(out / MEASURED, load_weights(self.folder / MEASURED))
+        save_weights(out / BASE, weights_of(self.folder, told))
+        if (source := self.folder / "source.json").is_file():
+            (out / source.name).write_bytes(source.read_bytes())
+        alignment.trainer.train()
+
+    def _logs(self, told: Mapping[str, Any]) -> Any:
+        import kedge.data
+        from kedge.run.recorded import other_data, recorded_logs
+
+        if self.data is None:
+            logs = recorded_logs(self.folder, told)
+            if isinstance(logs, str):
+                raise InputError(f"{self.folder}: {logs}; give --data")
+            return logs
+        logs = kedge.data.open(self.data)
+        if odd := other_data(self.folder, told, logs):
+            raise InputError(f"--data {self.data}: {odd}")
+        return logs
+
+    def _reward(self, agent: Any) -> Any:
+        """By its name."""
+        from kedge.align import Patient, from_file
+        from kedge.plan.worth import Outside, Sooner
+
+        if (self.reward == "keep-out") != (self.box is not None):
+            raise InputError("--reward keep-out and --box X0 Y0 X1 Y1 belong together")
+        if self.reward == "speed":
+            if agent.goal is None:
+                raise InputError("--reward speed wants an agent that plans to a place, and this one plans to none")
+            return Sooner(tuple(float(along) for along in agent.goal))
+        if self.box is not None:
+            return Outside.of(self.box)
+        if ":" not in self.reward:
+            raise InputError(f"--reward {self.reward}: speed, keep-out, or file.py:function")
+        return Patient(from_file(self.reward), SECONDS)
+
+    def _compared(self, out: Path) -> dict[str, Any]:
+        """Plans of before and after, from the same places with the same noise, as the agents make them."""
+        import numpy as np
+        import torch
+
+        import kedge
+        from kedge.plan.worth import diversity
+        from kedge.run.statistics import t_interval
+
+        told = recipe_of(self.folder)
+        before, after, logs = kedge.load(self.folder), kedge.load(out), self._logs(told)
+        reward, places = self._reward(before), np.random.default_rng(PROBED).integers(0, len(logs), PROBES)
+        states = np.stack([logs.observations[i] for i in places]).astype(float)
+        found: dict[str, Any] = {"places": PROBES, "plans": EACH}
+        made: dict[str, dict[str, Any]] = {"before": {}, "after": {}}
+        for key, agent in (("before", before), ("after", after)):
+            plan = agent.plan(states, candidates=EACH, seed=self.seed)
+            plans = torch.from_numpy(plan.states)
+            starts = torch.from_numpy(states).float().repeat_interleave(EACH, 0)
+            worth = torch.as_tensor(reward(plans.flatten(0, 1), {"states": starts})).reshape(PROBES, EACH)
+            made[key] = {"reward": worth.double().mean(1).numpy(), "diversity": diversity(plans).double().numpy()}
+            made[key]["inside"] = plan.feasible.mean(1).astype(float)
+        for name in ("reward", "diversity", "inside"):
+            one, two = made["before"][name], made["after"][name]
+            found[name] = {
+                "before": float(one.mean()), "after": float(two.mean()), "interval": list(t_interval(two - one)),
+            }  # fmt: skip
+        return found
+
+
+def said(found: Mapping[str, Any]) -> list[str]:
+    """A line for each figure."""
+    what = {
+        "reward": "reward of a plan",
+        "diversity": "distance between plans from one place",
+        "inside": "share of a plan where the logs have been",
+    }
+    return [
+        f"{words}: {found[name]['before']:.3g} -> {found[name]['after']:.3g} "
+        f"(difference {found[name]['interval'][0]:+.2g} to {found[name]['interval'][1]:+.2g})"
+        for name, words in what.items()
+    ]
+
+
+def default_name(base: str, reward: str, seed: int) -> str:
+    """`fv-large-speed`; `fv-large-speed-1` for seed 1."""
+    return f"{base}-{reward.rpartition(':')[2]}" + (f"-{seed}" if seed else "")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The choices of an alignment with the flags: what the command line is parsed into."""
+
+    align: Any
+    flags: Flags
+
+    @property
+    def json(self) -> bool:
+        """Whether the result is wanted as JSON."""
+        return self.flags.json
+
+    def run(self) -> Outcome:
+        """Aligns."""
+        return self.flags.run(self.align)
+
+
+def parse(args: Sequence[str]) -> Bound:
+    """The method by its name, and its fields and the flags side by side."""
+    if not args or args[0] in ("-h", "--help"):
+        (sys.stdout if args else sys.stderr).write(HELP)
+        raise SystemExit(0 if args else 2)
+    name = args[0].lower()
+    if name not in METHODS:
+        raise InputError(f"there is no method {args[0]!r}; known are {', '.join(METHODS)}")
+    import kedge.recipes
+
+    method = getattr(kedge.recipes, METHODS[name])
+    fields = [("align", method, dataclasses.field(default_factory=method)), ("flags", Flags)]
+    both = dataclasses.make_dataclass(
+        f"align {name}", fields, namespace={"__doc__": method.__doc__}, frozen=True, kw_only=True
+    )
+    found = parsed(both, args[1:], f"align {name}")
+    return Bound(found.align, found.flags)
