@@ -53,6 +53,8 @@ bench: install  ## The kernel's measurements; their results are kept in benchmar
 	$(call timed,bench,$(BIN)/python benchmarks/kernel.py)
 bench-fv: install  ## The planner's, hours of them: a queue of jobs, JOBS at a time; killed, the same command goes on
 	$(call timed,bench-fv,$(BIN)/python benchmarks/fv.py --jobs $(JOBS))
+bench-align: install  ## What alignment does to planners: a queue as well
+	$(call timed,bench-align,$(BIN)/python benchmarks/align.py --jobs $(JOBS))
 
 ##@ The rest
 format: install  ## Formats the code and repairs what the linter can repair
@@ -61,9 +63,9 @@ clean:  ## Removes what the tools have built, not the virtual environment
 	@rm -rf build dist $(VENV).gone docs/_build docs/_drawn .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests tools docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 help:  ## This list
-	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv format clean help
+.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv bench-align format clean help
 
 # The demo needs no tools of ours: its installation is the lean one. Where the full one is up to date it serves as well,
 # and on top of a lean one the full one adds what is missing.

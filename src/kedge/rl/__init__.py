@@ -1,8 +1,9 @@
-"""What plans and actions are worth, and which action leads from one state to another."""
+"""What plans and actions are worth, what makes good ones likelier, and which action leads from a state to another."""
 
 from __future__ import annotations
 
 from kedge.rl.inverse import ActionMLP, InverseDiffusion, InverseMLP
+from kedge.rl.objectives import clipped, discounted_advantages, share_clipped
 from kedge.rl.value import (
     Discounted,
     MinusSteps,
@@ -26,4 +27,7 @@ __all__ = [
     "PlanTransformer",
     "Target",
     "ValueLoss",
+    "clipped",
+    "discounted_advantages",
+    "share_clipped",
 ]
