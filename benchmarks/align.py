@@ -1,4 +1,5 @@
-"""Measures what alignment does to trained planners: score, cost and diversity, before and after.
+"""Measures what alignment does: reward against divergence where both are known; score, cost and diversity of planners,
+before and after.
 
     python benchmarks/align.py               works off the queue; killed, the same command goes on
     python benchmarks/align.py --list        what is done, what is to do
@@ -13,9 +14,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from measure.aligned import aligned, jobs
-from measure.queue import Benchmark
+from measure import aligned, frontier
+from measure.jobs import Job
+from measure.planning import Scale
+from measure.queue import Benchmark, Kinds
+
+
+def jobs(scale: Scale) -> list[Job]:
+    """What is known exactly, then planners."""
+    return [*frontier.jobs(scale), *aligned.jobs(scale)]
+
 
 if __name__ == "__main__":
-    what = "what alignment does to planners"
-    sys.exit(Benchmark("align", Path(__file__), what, jobs, lambda: {"aligned": aligned}).main())
+    kinds: Kinds = {"aligned": aligned.aligned, "frontier": frontier.frontier}
+    sys.exit(Benchmark("align", Path(__file__), "what alignment does", jobs, lambda: kinds).main())

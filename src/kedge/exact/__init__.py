@@ -1,5 +1,6 @@
 """Problems with exact answers, to hold everything else to."""
 
+from kedge.exact.corrected import Corrected
 from kedge.exact.mixture import GaussianMixture, MixtureDenoiser, Quadratic
 
-__all__ = ["GaussianMixture", "MixtureDenoiser", "Quadratic"]
+__all__ = ["Corrected", "GaussianMixture", "MixtureDenoiser", "Quadratic"]
