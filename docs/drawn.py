@@ -51,6 +51,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx calls this."""
     app.connect("builder-inited", lambda _: draw())
     app.setup_extension("drawn_fv")
+    app.setup_extension("drawn_align")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

@@ -1,0 +1,155 @@
+"""Draws what the page of alignment shows, from `benchmarks/results/align`: a file for each job of `make bench-align`.
+
+A Sphinx extension, as `drawn` is. What is missing is said where it would stand; a build without any result succeeds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from drawn import COLOURS, DOCS, MARKERS, Page, figure_of, plain, table, write
+from matplotlib.figure import Figure
+from sphinx.application import Sphinx
+
+from kedge.run.statistics import paired
+
+STORED = DOCS.parent / "benchmarks" / "results" / "align"
+NOTHING = "*Not measured yet.*\n"
+METHODS = {
+    "vmpo": "VMPO, leave-one-out",
+    "vmpo-group": "VMPO, mean of the group",
+    "vmpo-log-z": "VMPO, learned log Z",
+    "vmpo-pair": "VMPO, pairs",
+    "vmpo-plugged": "VMPO, rewards of estimates",
+    "vmpo-replayed": "VMPO, each batch four times",
+    "dpok": "policy gradient, divergence as a penalty",
+    "loop": "policy gradient, leave-one-out",
+    "ddpo": "policy gradient, scaled (DDPO)",
+}
+REWARDS = {"speed": "sooner at the goal", "zone": "out of a box", "calm": "a black box: slower than a limit"}
+WAYS = {"vmpo": "VMPO", "ddpo": "DDPO"}
+COSTS = {"zone": "zone", "calm": "fast"}
+"""What of a reward can be seen in what was done."""
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Sphinx calls this."""
+    app.connect("builder-inited", lambda _: draw())
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def draw(stored: Path = STORED) -> None:
+    """All of it."""
+    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(stored.glob("*.json"))}
+    draw_origin(results)
+    draw_frontier(results)
+    draw_planners(results)
+
+
+def draw_origin(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Where the figures come from."""
+    if not results:
+        write("align_origin", NOTHING)
+        return
+    commits = sorted({result["commit"].split(" ")[0][:10] for result in results.values()})
+    days = sorted({result["when"][:10] for result in results.values()})
+    machine = next(iter(results.values()))["machine"]
+    write(
+        "align_origin",
+        f"{len(results)} results of `make bench-align`, {' to '.join(dict.fromkeys((days[0], days[-1])))}, at commit "
+        f"{', '.join(f'`{commit}`' for commit in commits)}, on {machine['cores']} cores ({machine['cpu']}), one thread "
+        "a job.\n",
+    )
+
+
+# Where everything is known
+
+
+def draw_frontier(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """The table and the figure."""
+    found = {name: results[f"frontier-{name}"] for name in METHODS if f"frontier-{name}" in results}
+    if not found:
+        for piece in ("align_frontier", "align_frontier_figure"):
+            write(piece, NOTHING)
+        return
+    betas = sorted({row["beta"] for result in found.values() for row in result["rows"] if "beta" in row}, reverse=True)
+    head = ["method", *(f"nats from the tilt, beta {beta:g}" for beta in betas), "reward at the least beta, or the end"]
+    rows = []
+    for name, result in found.items():
+        cells = [_spread([row["from_tilt"] for row in result["rows"] if row.get("beta") == beta]) for beta in betas]
+        rows.append([METHODS[name], *cells, _spread([row["reward"] for row in _last(result["rows"])])])
+    seeds = len({row["seed"] for result in found.values() for row in result["rows"]})
+    write("align_frontier", table(head, rows) + f"\nMeans and ranges of {seeds} seeds.\n")
+
+    def paint(figure: Figure, page: Page) -> None:
+        axis = figure.subplots()
+        p = np.linspace(0.5, 0.999, 200)
+        best = p * np.log(2 * p) + (1 - p) * np.log(2 * (1 - p))
+        axis.plot(best, p, color=page.ink, linewidth=1, linestyle=":", label="what is possible")
+        for place, (name, result) in enumerate(found.items()):
+            rows = result["rows"]
+            style = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 4}
+            axis.plot(
+                [row["from_before"] for row in rows], [row["reward"] for row in rows], linestyle="none",
+                label=METHODS[name], fillstyle="full" if place < len(COLOURS) else "none", **style,
+            )  # fmt: skip
+        axis.set_xscale("symlog", linthresh=0.1)
+        axis.set_xlabel("nats from where it began")
+        axis.set_ylabel("mean reward", color=page.ink)
+        plain(axis, page, grid="both")
+        axis.legend(loc="lower right", frameon=False, fontsize=8, labelcolor=page.ink)
+
+    figure_of(
+        "align_frontier_figure", (7.2, 4.2), paint,
+        "Mean reward against divergence from where each method began; the dotted line is the best possible.",
+    )  # fmt: skip
+
+
+def _last(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of the least temperature, or of the end."""
+    if "beta" in rows[0]:
+        return [row for row in rows if row["beta"] == min(other["beta"] for other in rows)]
+    return [row for row in rows if row["step"] == max(other["step"] for other in rows)]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})" if values else ""
+
+
+# Planners
+
+
+def draw_planners(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Before and after, over the training seeds and the starts that both share."""
+    rows = []
+    for reward, title in REWARDS.items():
+        for method, way in WAYS.items():
+            found = [r for name, r in results.items() if name.startswith(f"{reward}-{method}-")]
+            if found:
+                rows.append([title, way, str(len(found)), *_planners(reward, found)])
+    if not rows:
+        write("align_planners", NOTHING)
+        return
+    head = ["reward", "method", "seeds", "reward of a plan", "cost of what was done", "score", "distance of plans"]
+    write("align_planners", table([*head, "seconds"], rows))
+
+
+def _planners(reward: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
+    def change(of: Any, form: str, times: float = 1.0) -> str:
+        before, after = ([times * np.array(of(r[when])) for r in found] for when in ("before", "after"))
+        gain = paired(after, before, same_starts=True)
+        one, two = (np.mean([values.mean() for values in side]) for side in (before, after))
+        return f"{one:{form}} → {two:{form}} [{gain.difference.low:+{form}}, {gain.difference.high:+{form}}]"
+
+    cost = COSTS.get(reward)
+    return [
+        change(lambda side: side["plans"]["reward"], ".3f"),
+        change(lambda side: side["costs"][cost], ".1f", 100) + " %" if cost else "",
+        change(lambda side: side["outcome"]["latched"], ".1f"),
+        change(lambda side: side["plans"]["diversity"], ".2f"),
+        f"{np.mean([r['seconds']['cpu'] for r in found]):.0f}",
+    ]
