@@ -27,24 +27,23 @@ def exact(x: Tensor, t: float) -> Tensor:
 class Shifted(nn.Module):
     """`D(x, t) = E[x | x_t] + b(t)`, one b for each level and entry."""
 
-    def __init__(self, steps: int, seed: int | None = None) -> None:
+    def __init__(self, times: list[float], seed: int | None = None) -> None:
         super().__init__()
-        self.path = PATH
+        self.path, self.times = PATH, times
         generator = torch.Generator().manual_seed(seed or 0)
-        b = torch.randn(steps, DIM, generator=generator, dtype=torch.float64)
+        b = torch.randn(len(times), DIM, generator=generator, dtype=torch.float64)
         self.b = nn.Parameter(torch.zeros_like(b) if seed is None else 0.1 * b)
-        self.times: list[float] = []
 
     def forward(self, x: Tensor, t: float) -> Tensor:
         """The estimate."""
-        if t not in self.times:
-            self.times.append(t)
         return exact(x, t) + self.b[self.times.index(t)]
 
 
 def walk(steps: int = 4, eta: float = 1.0, seed: int | None = None) -> Walk:
     """From pure noise to data; ancestral with eta 1. Its last step is without variance, as always."""
-    return Walk(Shifted(steps, seed), solvers.DDIM(eta), grids.LogSNR(steps, 0.1, TOP))
+    grid = grids.LogSNR(steps, 0.1, TOP)
+    times = [float(t) for t in grid.levels(PATH).t[:-1]]
+    return Walk(Shifted(times, seed), solvers.DDIM(eta), grid)
 
 
 def ends(walk: Walk, start: float = 1.0) -> tuple[Tensor, Tensor]:

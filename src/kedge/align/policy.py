@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kedge.align.advantages import Clamp, Piece, Relative, Standard, advantages
+from kedge.align.method import Method
 from kedge.align.walks import Recorded, Shared
 from kedge.rl.objectives import clipped, share_clipped
-from kedge.train import OptimiserSpec, Part, Shadow, Tick
+from kedge.train import Tick
 from kedge.tree import Tree, leaves, sum_event, tree_map
 from kedge.walk import Walk
 from kedge.walk.hooks import Record
@@ -37,7 +38,7 @@ Credit = Literal["walk"] | Entries
 """Whose reward moves whose density: that of the walk all of it, or each entry its own."""
 
 
-class PolicyGradient(nn.Module):
+class PolicyGradient(Method):
     """Raises the reward of a walk: `-E sum_k min(r_k A, clip(r_k) A)` over its random steps, with r the ratio of a
     step's density to that under the weights that drew it.
 
@@ -70,28 +71,16 @@ class PolicyGradient(nn.Module):
         credit: Credit = "walk",
         average: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(walk)
         if walk.solver.density == "none":
             raise ValueError(f"PolicyGradient: {walk.solver} is deterministic; use DDPM() or DDIM(eta=1)")
         if last is not None and walk.solver.density == "walk":
             raise ValueError(f"PolicyGradient: {walk.solver} remembers earlier steps and learns of all")
         if not 0 < discount <= 1:
             raise ValueError(f"PolicyGradient: the discount lies in (0, 1], got {discount}")
-        self.denoiser, self.walk, self.pieces = walk.denoiser, walk, tuple(pieces)
+        self.pieces = tuple(pieces)
         self.clip, self.last, self.discount = clip, last, discount
         self.penalty, self.credit, self.average = penalty, credit, average
-        self.reference = Shadow(decay=1.0).follow(walk.denoiser)
-
-    def part(self, optimiser: OptimiserSpec, shadows: tuple[Shadow, ...] | None = None, **options: Any) -> Part:
-        """What the trainer steps: this module, on this loss; the reference is kept with it."""
-        kept = (Shadow(),) if shadows is None else shadows
-        return Part(self, self, optimiser, shadows=(*kept, self.reference), **options)
-
-    def train(self, mode: bool = True) -> PolicyGradient:
-        """The denoiser stays as it is used: under a dropout that changes from walk to replay a ratio is noise."""
-        super().train(mode)
-        self.denoiser.eval()
-        return self
 
     def forward(self, batch: Recorded, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
         """The loss of each walk `[B]`, and what to log."""

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from kedge.align.log_weights import Baseline, Potential, centred, log_weights
+from kedge.align.method import Method
 from kedge.align.walks import Recorded
-from kedge.train import OptimiserSpec, Part, Shadow, Tick
+from kedge.train import Tick
 from kedge.walk import Walk
 
 Flow = Callable[[Any, Any, Any], Tensor]
 """`flow(x_t, t, cond) -> [B]`: a learned log-potential of the states on the way."""
 
 
-class VMPO(nn.Module):
+class VMPO(Method):
     """Moves a denoiser so that its walks have the law `p* ~ p_ref e^{r / beta}`, `p_ref` being its walks as it begins.
 
     `mean (log w - M)^2`, with `log w = r / beta + sum [log p_ref - log p_theta]`, is zero at `p*` whoever drew the
@@ -53,7 +54,7 @@ class VMPO(nn.Module):
         flow: nn.Module | None = None,
         rate: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(walk)
         if walk.solver.density == "none":
             raise ValueError(f"VMPO: {walk.solver} is deterministic and has no densities; use DDPM() or DDIM(eta=1)")
         if not beta > 0:
@@ -62,25 +63,12 @@ class VMPO(nn.Module):
             raise ValueError('VMPO: baseline="flow" wants a flow, and no other baseline does')
         if baseline == "flow" and potential == "terminal":
             raise ValueError('VMPO: a flow balances steps: potential="difference" or "to-go"')
-        self.denoiser = walk.denoiser
-        self.walk, self.beta, self.rate = walk, beta, rate
+        self.beta, self.rate = beta, rate
         self.potential: Potential = potential
         self.baseline: Baseline = baseline
         self.keep_kl, self.penalty, self.average = keep_kl, penalty, average
         self.flow = flow
         self.log_z = nn.Parameter(torch.zeros(())) if baseline == "log-z" else None
-        self.reference = Shadow(decay=1.0).follow(walk.denoiser)
-
-    def part(self, optimiser: OptimiserSpec, shadows: tuple[Shadow, ...] | None = None, **options: Any) -> Part:
-        """What the trainer steps: this module, on this loss; the reference is kept with it."""
-        kept = (Shadow(),) if shadows is None else shadows
-        return Part(self, self, optimiser, shadows=(*kept, self.reference), **options)
-
-    def train(self, mode: bool = True) -> VMPO:
-        """The denoiser stays as it is used: under a dropout that changes from walk to replay a ratio is noise."""
-        super().train(mode)
-        self.denoiser.eval()
-        return self
 
     def forward(self, batch: Recorded, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
         """`mean (log w - M)^2`, and what to log."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast, runtime_checkable
+from functools import partial
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -109,6 +110,16 @@ class Growing:
         return round(self.first + (self.last - self.first) * min(tick.step / max(self.steps, 1), 1.0))
 
 
+class Begun(NamedTuple):
+    """What walks begin with: each its start, condition and seed; their groups, and the levels where not the grid's."""
+
+    start: Tree
+    cond: Any
+    seeds: Tensor
+    group: Tensor | None
+    levels: Levels | None
+
+
 class OwnWalks:
     """A source of batches: walks of the model as it is at that moment.
 
@@ -156,6 +167,16 @@ class OwnWalks:
 
     def next(self, tick: Tick) -> Recorded:
         """Fresh walks."""
+        begun = self.begin(tick)
+        if self.hold is None:
+            reward, told = self.reward, begun.cond
+        else:
+            reward, told = partial(_deaf, self.reward, begun.cond), None
+        walk = self.held(begun.cond)
+        return recorded(walk, begun.start, reward, told, begun.seeds, begun.group, self.plug, begun.levels)
+
+    def begin(self, tick: Tick) -> Begun:
+        """All that walks begin with."""
         count = self.batch // self.each
         group = torch.arange(count, device=tick.device).repeat_interleave(self.each)
         told = Noise.of(_seeds(tick, count, CONDITION_SLOT), count, tick.device)
@@ -164,17 +185,11 @@ class OwnWalks:
         start, levels = self._start(tick, count, cond, first)
         if self.shared is not None:
             start = take(start, group)
-        cond, seeds = take_cond(cond, group), _seeds(tick, self.batch)
         grouped = group if self.each > 1 else None
-        if self.hold is None:
-            return recorded(self.walk, start, self.reward, cond, seeds, grouped, self.plug, levels)
+        return Begun(start, take_cond(cond, group), _seeds(tick, self.batch), grouped, levels)
 
-        def reward(x: Tree, _: Any) -> Any:
-            return self.reward(x, cond)
-
-        return recorded(self._held(cond), start, reward, None, seeds, grouped, self.plug, levels)
-
-    def _held(self, cond: Any) -> Walk:
+    def held(self, cond: Any) -> Walk:
+        """The walk, with what holds for these conditions."""
         return self.walk if self.hold is None else replace(self.walk, hooks=[*self.walk.hooks, *self.hold(cond)])
 
     def _start(self, tick: Tick, count: int, cond: Any, first: int) -> tuple[Tree, Levels | None]:
@@ -191,7 +206,7 @@ class OwnWalks:
         head, tail = (Levels(t, levels.rise) for t in (levels.t[: first + 1], levels.t[first:]))
         with torch.no_grad():
             told = cond if self.hold is None else None
-            state = self._held(cond).run(start, told, levels=head, seeds=_seeds(tick, count, SHARED_SLOT))
+            state = self.held(cond).run(start, told, levels=head, seeds=_seeds(tick, count, SHARED_SLOT))
         return state.x, tail
 
     def state(self) -> dict[str, Any]:
@@ -311,6 +326,11 @@ def restored(walk: Walk, plain: Mapping[str, Any]) -> Recorded:
     again = replace(walk, hooks=[*walk.hooks, Retraced(plain["x"], plain["draws"], kernels, plain["notes"]), record])
     again.run(plain["x"][0], cond, levels=Levels(rows, plain["rise"]), seeds=Noise(plain["key"]))
     return Recorded(record, **plain["worth"])
+
+
+def _deaf(reward: Reward, cond: Any, x: Tree, _: Any) -> Any:
+    """For a network that must not hear the condition, and a reward that must."""
+    return reward(x, cond)
 
 
 def _plain(kernel: Kernel) -> dict[str, Any]:
