@@ -78,7 +78,12 @@ def test_a_run_is_aligned_into_another_evaluated_reported_and_aligned_again(run:
     assert out.startswith("maze2d-umaze, FV aligned to speed: 3 episodes")
     code, _, err = run("report", "runs/fv-umaze-speed")
     assert code == 0, err
-    assert "FV aligned to speed on Maze2D umaze" in Path("runs/fv-umaze-speed/report.html").read_text()
+    page = Path("runs/fv-umaze-speed/report.html").read_text()
+    assert "FV aligned to speed on Maze2D umaze" in page
+    assert "What alignment has changed" in page
+    assert "Reward of a plan" in page
+    assert run("report", str(BASE))[0] == 0
+    assert "What alignment has changed" not in (BASE / "report.html").read_text()
 
     box = ("--reward", "keep-out", "--box", "0.5", "0.5", "2.5", "2.5")
     code, out, err = run("align", "ddpo", "runs/fv-umaze-speed", *box, *FEW)

@@ -11,8 +11,8 @@ from kedge.paths.gaussian import GaussianPath
 
 
 class Corrected(nn.Module):
-    """`D(x_t, t) = E[x | x_t] + c f(x_t, t)`, f a small network that begins at 0, and `c = s / sqrt(1 + s^2)` with s the
-    noise scale: about as far as the noise leaves room to move.
+    """`D(x_t, t) = E[x | x_t] + c f(x_t, t)`, f a small network that begins at 0, and `c = s / sqrt(1 + s^2)` with s
+    the noise scale: about as far as the noise leaves room to move.
 
     What alignment does to it can be held to the exact law: nothing else is wrong with the model.
 

@@ -12,6 +12,8 @@ from kedge.run.recorded import environment_of
 from kedge.train.checkpoint import weights_step
 
 WEIGHTS, BASE = "weights.safetensors", "base.safetensors"
+ALIGNMENT = "alignment.json"
+"""What plans were like before an alignment and after it."""
 AGENT_FILES = ("recipe.json", "measured.safetensors", WEIGHTS, BASE)
 AGENT = ("agent", "device", "overrides", "step", "steps")
 """What is noted of who acted: the digest of its files, where it ran, what was given in place of the recipe's own

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from kedge.disk import read_json
 from kedge.errors import InputError
 from kedge.run.commands.command import Command, Outcome, parsed, short
 from kedge.run.commands.runs import finished, recipe_of, refuse_another
@@ -69,7 +70,11 @@ class Flags(Command):
         done = finished(out, align)
         if not done:
             self._train(out, told, align, described)
-        found = self._compared(out)
+        from kedge.run.notes import ALIGNMENT
+        from kedge.train.checkpoint import save_json
+
+        found = read_json(out / ALIGNMENT) if done and (out / ALIGNMENT).is_file() else self._compared(out)
+        save_json(out / ALIGNMENT, found)
         first = f"{short(out)} is finished, nothing to do" if done else f"aligned: {short(out)}"
         lines = [first, *said(found), f"next: kedge eval {short(out)}"]
         return Outcome(lines, {"run": str(out), "from": str(self.folder), "finished_before": done, "plans": found})

@@ -138,7 +138,7 @@ def _learning(runs: Sequence[Run]) -> list[Picture]:
 
 
 def _is_curve(name: str) -> bool:
-    return name.rsplit("/", 1)[-1] in ("loss", "score", "error")
+    return name.rsplit("/", 1)[-1] in ("loss", "score", "error", "reward", "kl")
 
 
 def _comparison(runs: Sequence[Run]) -> Against | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from kedge.disk import read_json
 from kedge.errors import InputError
+from kedge.run.notes import ALIGNMENT
 from kedge.run.scores import Scores
 
 Columns = dict[str, np.ndarray]
@@ -59,6 +60,7 @@ class Run:
     landscape: Columns | None
     evaluated: Evaluated | None
     baselines: Mapping[str, Evaluated]
+    aligned: Mapping[str, Any] | None = None
 
     @property
     def scores(self) -> Scores | None:
@@ -84,6 +86,7 @@ def read_run(folder: Path | str) -> Run:
         metrics=table(folder / "metrics.csv"),
         landscape=table(folder / "landscape.csv"),
         evaluated=read_evaluation(folder),
+        aligned=_json(folder / ALIGNMENT),
         baselines={key: row for key, row in sorted(found.items()) if row is not None},
     )
 

@@ -16,6 +16,8 @@ from kedge.run.report.reading import Evaluated, Run
 from kedge.run.report.words import duration, figure, flat, percent, span, task_title
 from kedge.run.scores import Scores
 
+ALIGNED = {"reward": "Reward of a plan", "diversity": "Distance between plans", "inside": "Where the logs have been"}
+"""What of plans is compared before and after an alignment."""
 CROWD = 150
 """Executed paths in the picture at the top, evenly over the episodes."""
 FOLLOWED = 14
@@ -65,6 +67,7 @@ class View:
     best: list[Picture]
     tiles: list[Tile]
     speed: list[Tile]
+    aligned: list[Tile]
     landscape: Picture | None
     facts: list[tuple[str, str]]
     fields: list[tuple[str, str]]
@@ -96,6 +99,7 @@ def view(run: Run, index: int, drawn: Any) -> View:
         best=shown.get("best", []),
         tiles=_tiles((found.summary.get("feasibility") if found else None) or {}),
         speed=_speed((found.summary.get("planning") if found else None) or {}),
+        aligned=_aligned(run),
         landscape=_landscape(run),
         facts=_facts(run),
         fields=flat(run.recipe),
@@ -254,6 +258,20 @@ def _speed(found: Mapping[str, Any]) -> list[Tile]:
         Tile("Plans a second", figure(found.get("plans_per_second"), 0), f"{found['plans']:,} plans in all"),
         Tile("A call", duration(found.get("seconds_per_call")), f"plans for {together} episodes at once"),
     ]
+
+
+def _aligned(run: Run) -> list[Tile]:
+    """What alignment has changed about plans from the same places, with the same noise."""
+    found = run.aligned
+    if not isinstance(found, Mapping):
+        return []
+    tiles = []
+    for name, title in ALIGNED.items():
+        if isinstance(one := found.get(name), Mapping):
+            low, high = one["interval"]
+            note = f"from {figure(one['before'], 3)}; the difference lies between {low:+.2g} and {high:+.2g}"
+            tiles.append(Tile(title, figure(one["after"], 3), note))
+    return tiles
 
 
 def _landscape(run: Run) -> Picture | None:
