@@ -68,9 +68,7 @@ def mean_within(
     return torch.where(here & (count > 0), total / count.clamp(min=1), values)
 
 
-def centred(
-    log_w: Tensor, baseline: Baseline, group: Tensor | None = None, counts: Tensor | None = None
-) -> Tensor:
+def centred(log_w: Tensor, baseline: Baseline, group: Tensor | None = None, counts: Tensor | None = None) -> Tensor:
     """`log w - M`, M being a mean of the walks that count, which no gradient enters: "batch" to "pair"."""
     still = log_w.detach()
     match baseline:
