@@ -31,7 +31,7 @@ METHODS = {
     "ddpo": "policy gradient, scaled (DDPO)",
 }
 REWARDS = {"speed": "sooner at the goal", "zone": "out of a box", "calm": "a black box: slower than a limit"}
-WAYS = {"vmpo": "VMPO", "ddpo": "DDPO"}
+WAYS = {"vmpo": "VMPO", "ddpo": "DDPO", "awm": "AWM"}
 COSTS = {"zone": "zone", "calm": "fast"}
 """What of a reward can be seen in what was done."""
 

@@ -15,7 +15,7 @@ from kedge.align import Reward, from_file
 from kedge.envs import Maze2D
 from kedge.plan import Agent
 from kedge.plan.worth import Outside, Sooner, diversity
-from kedge.recipes import DDPO, VMPO
+from kedge.recipes import AWM, DDPO, VMPO
 from kedge.recipes.align import Align
 from kedge.run.evaluate import REPORTING, evaluate
 from kedge.run.scores import Scores
@@ -31,7 +31,7 @@ CALM = f"{Path(__file__).with_name('black_box.py')}:calm"
 STEP = 0.01
 """Seconds from one position to the next."""
 REWARDS = ("speed", "zone", "calm")
-METHODS: dict[str, Align] = {"vmpo": VMPO(), "ddpo": DDPO()}
+METHODS: dict[str, Align] = {"vmpo": VMPO(), "ddpo": DDPO(), "awm": AWM()}
 PLACES, EACH, PROBED = 100, 16, 10_000_019
 
 
@@ -55,7 +55,7 @@ def aligned(job: Job, store: Store) -> dict[str, Any]:
     maze, logs = logged(settings, store)
     agent, before = began(settings, store, maze)
     worth = reward_of(settings["reward"], agent)
-    method = {"vmpo": VMPO, "ddpo": DDPO}[settings["method"]](**settings["align"])
+    method = {"vmpo": VMPO, "ddpo": DDPO, "awm": AWM}[settings["method"]](**settings["align"])
     wall, cpu = time.perf_counter(), time.process_time()
     after = method.train(agent, logs, worth, store.work(job) / "run", seed=settings["seed"], progress=False)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -120,5 +120,3 @@ def costs(scores: Scores) -> dict[str, list[float]]:
         found["zone"].append(round(float(inside.mean()), 4))
         found["fast"].append(round(float((speed > FAST).mean()), 4))
     return found
-
-

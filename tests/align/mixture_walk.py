@@ -32,8 +32,8 @@ class Corrected(nn.Module):
         """The estimate."""
         with torch.no_grad():
             exact = self.exact(x, t)
-        level = torch.full_like(x[:, :1], float(t))
-        scaled = x / (PATH.alpha(t) ** 2 + PATH.sigma(t) ** 2) ** 0.5
+        level = torch.as_tensor(t).to(x).reshape(-1, 1).expand(len(x), 1)
+        scaled = x / (PATH.alpha(level) ** 2 + PATH.sigma(level) ** 2) ** 0.5
         return exact + self.last(torch.tanh(self.first(torch.cat([scaled, level], 1))))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from kedge.errors import InputError
 from kedge.noise import Noise
 from kedge.plan import Agent, Planner
-from kedge.recipes import DDPO, FV, VMPO
+from kedge.recipes import AWM, DDPO, FV, VMPO
 from kedge.recipes.align import Alignment, Held, InUnits, Starts
 from small_maze import logs, maze
 
@@ -46,7 +46,7 @@ def weights(made: Agent) -> dict[str, Tensor]:
     return dict(planner(made).denoiser.state_dict())
 
 
-@pytest.mark.parametrize("recipe", [VMPO(**FEW), DDPO(**FEW)], ids=["vmpo", "ddpo"])
+@pytest.mark.parametrize("recipe", [VMPO(**FEW), DDPO(**FEW), AWM(**FEW)], ids=["vmpo", "ddpo", "awm"])
 def test_plans_are_worth_more_afterwards_and_the_agent_that_was_given_is_as_it_was(recipe: Any) -> None:
     before = {name: value.clone() for name, value in weights(agent()).items()}
     here = np.stack([maze().reset(seed=seed)[0] for seed in range(16)])

@@ -113,7 +113,7 @@ def test_a_black_box_from_a_file_may_fail_for_some(run: Run) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["fast", "runs/fv-umaze"], "there is no method 'fast'; known are vmpo, ddpo"),
+        (["fast", "runs/fv-umaze"], "there is no method 'fast'; known are vmpo, ddpo, awm"),
         (["vmpo", "nowhere", "--reward", "speed"], "nowhere: there is no such folder"),
         (["vmpo", "runs/fv-umaze", "--reward", "keep-out"], "--reward keep-out and --box X0 Y0 X1 Y1 belong together"),
         (["vmpo", "runs/fv-umaze", "--reward", "glory"], "--reward glory: speed, keep-out, or file.py:function"),

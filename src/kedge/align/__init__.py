@@ -14,22 +14,36 @@ from kedge.align.advantages import (
     Varied,
     advantages,
 )
+from kedge.align.critic import ClimbCritic
+from kedge.align.direct import Beginnings, Direct
 from kedge.align.log_weights import Baseline, Potential, centred, log_weights, mean_within
+from kedge.align.matching import Matching, Measured
+from kedge.align.method import Method
+from kedge.align.pairs import Anchored, StepPairs
 from kedge.align.policy import Entries, PolicyGradient
 from kedge.align.rewards import Patient, Reward, RewardError, from_file
+from kedge.align.start import OwnStarts, Start, StartGradient
 from kedge.align.vmpo import VMPO
 from kedge.align.walks import Growing, Kept, OwnWalks, Recorded, recorded, replayed
 
 __all__ = [
     "VMPO",
+    "Anchored",
     "Baseline",
+    "Beginnings",
     "Clamp",
+    "ClimbCritic",
+    "Direct",
     "Entries",
     "Extremes",
     "Growing",
     "Kept",
+    "Matching",
+    "Measured",
+    "Method",
     "Near",
     "Novel",
+    "OwnStarts",
     "OwnWalks",
     "Patient",
     "PolicyGradient",
@@ -41,6 +55,9 @@ __all__ = [
     "RewardError",
     "SameDirection",
     "Standard",
+    "Start",
+    "StartGradient",
+    "StepPairs",
     "Varied",
     "advantages",
     "centred",

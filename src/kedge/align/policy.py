@@ -92,7 +92,7 @@ class PolicyGradient(Method):
         else:
             A = advantages(self.pieces, batch)
         terms, info = self._push(new, old, A)
-        weight = self.discount ** torch.arange(len(terms) - 1, -1, -1, device=terms.device)
+        weight = self.discount ** torch.arange(len(terms) - 1, -1, -1, device=terms.device, dtype=terms.dtype)
         loss = (weight[:, None] * terms).sum(0)
         counted = batch.counted
         info |= {"reward": batch.reward[counted].mean(), "failed": 1 - len(counted) / len(batch.reward)}

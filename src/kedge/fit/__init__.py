@@ -2,7 +2,7 @@
 
 from kedge.fit import proposals, weightings
 from kedge.fit.draw import Draw, Proposal
-from kedge.fit.error import denoising_error, level_error
+from kedge.fit.error import Space, denoising_error, level_error, per_clean
 from kedge.fit.loss import DenoisingLoss, Example, unpack
 from kedge.fit.weightings import Weighting
 
@@ -11,9 +11,11 @@ __all__ = [
     "Draw",
     "Example",
     "Proposal",
+    "Space",
     "Weighting",
     "denoising_error",
     "level_error",
+    "per_clean",
     "proposals",
     "unpack",
     "weightings",

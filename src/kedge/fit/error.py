@@ -49,14 +49,14 @@ def denoising_error(
     estimate = estimator.estimate(x_t, draw.t, cond)
     error = estimator.path.error(estimate.x, x if target is None else target)
     if space != "clean":
-        factor = _per_clean(estimator, draw.t, space)
+        factor = per_clean(estimator, draw.t, space)
         error = tree_map(lambda e: scaled(factor, e), error)
     if known is not None:
         error = tree_map(lambda e, m: e.masked_fill(_mask(m, e), 0.0), error, known)
     return error, estimate
 
 
-def _per_clean(estimator: Estimator, t: Tensor, space: Space) -> Tensor:
+def per_clean(estimator: Estimator, t: Tensor, space: Space) -> Tensor:
     """The squared error in `space` for a unit of it in x: one over the square of `d x_hat / d value`."""
     if space not in get_args(Space):
         raise ValueError(f"unknown space={space!r}: one of {', '.join(get_args(Space))}")

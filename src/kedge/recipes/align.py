@@ -31,6 +31,7 @@ from kedge.walk.solvers import DDPM
 MEASURED_ON = 8
 """Batches that the spread of the rewards is measured on, before anything is moved."""
 
+
 @dataclass(frozen=True)
 class Align(ABC):
     """Moves a trained planner toward a reward of its plans. What comes of it plans so by itself: nothing has to be
@@ -56,16 +57,20 @@ class Align(ABC):
 
     def __post_init__(self) -> None:
         name, given = type(self).__name__, vars(self)
-        for field in ("steps", "batch", "times", "evaluations"):
-            if given[field] < 1:
+        for field in ("steps", "batch", "times", "evaluations", "draws"):
+            if given.get(field, 1) < 1:
                 raise InputError(f"{name}: {field} must be at least 1, got {given[field]}")
         if self.each < 2 or self.batch % self.each:
             raise InputError(f"{name}: each is 2 at least and divides batch, got {self.each} of {self.batch}")
-        for field in given.keys() - {"penalty"}:
+        for field in given.keys() - {"penalty", "trust"}:
             if not given[field] > 0:
                 raise InputError(f"{name}: {field} must be positive, got {given[field]}")
         if not 0 < self.average < STD_LIMIT:
             raise InputError(f"{name}: average is a share of the run below {STD_LIMIT:.2f}, got {self.average}")
+
+    def walk(self, planner: Planner) -> Walk:
+        """How plans are drawn while it is aligned: at random, over the planner's own range of levels."""
+        return Walk(planner.denoiser, DDPM(), stepped(planner.grid, self.evaluations))
 
     @abstractmethod
     def method(self, walk: Walk, deviation: float) -> Any:
@@ -120,7 +125,7 @@ class Alignment:
         self.before = agent
         self.planner = replace(agent.proposer, denoiser=deepcopy(agent.proposer.denoiser).requires_grad_(True))
         shift = self.planner.normaliser.shift
-        walk = Walk(self.planner.denoiser, DDPM(), stepped(self.planner.grid, align.evaluations))
+        walk = align.walk(self.planner)
         own = OwnWalks(
             walk,
             (self.planner.horizon, len(shift)),

@@ -17,7 +17,7 @@ from kedge.errors import InputError
 from kedge.run.commands.command import Command, Outcome, parsed, short
 from kedge.run.commands.runs import finished, recipe_of, refuse_another
 
-METHODS = {"vmpo": "VMPO", "ddpo": "DDPO"}
+METHODS = {"vmpo": "VMPO", "ddpo": "DDPO", "awm": "AWM"}
 PROBES, EACH = 64, 16
 """Places that plans are compared from, before and after, and plans from each."""
 PROBED = 10_000_019
@@ -33,6 +33,7 @@ reported and aligned again like any other. The run itself stays as it is.
 methods:
   vmpo  aims at the plans of now, each as much likelier as the reward says, and no further
   ddpo  raises the reward, however far that leads
+  awm   learns from its own plans, the better ones more; the quickest step
 
 rewards:
   speed             the sooner a plan is at the place that the agent plans to, the better
