@@ -35,6 +35,10 @@ class Exactly(nn.Module):
         return x @ self.c - (x**2).sum(1) / 2
 
 
+def twice(x: Any, cond: Any = None) -> Tensor:
+    return 2 * x[:, 0]
+
+
 def model() -> Corrected:
     made = Corrected(LAW, PATH, width=16, seed=0)
     nn.init.normal_(made.last.weight, std=0.1, generator=torch.Generator().manual_seed(1))
@@ -45,7 +49,7 @@ def test_with_an_exact_critic_it_is_the_analytic_gradient() -> None:
     """`d/dtheta -w discount^scale Q(x_hat) = -w discount^scale (c - x_hat) . d x_hat / d theta`, beside the loss's."""
     denoiser = model().double()
     loss = DenoisingLoss(denoiser, PROPOSAL)
-    climbing = ClimbCritic(loss, Exactly(), lambda x, cond: x[:, 0], weight=0.3, discount=0.6)
+    climbing = ClimbCritic(loss, Exactly(), twice, weight=0.3, discount=0.6)
     x, tick = LAW.sample(32, seeds=1), Tick(4, 7)
     draw = PROPOSAL.draw(PATH, x, tick.noise(32), 4)
     estimate: Any = denoising_error(denoiser, x, draw)[1].x
@@ -61,7 +65,7 @@ def test_with_an_exact_critic_it_is_the_analytic_gradient() -> None:
 
 def test_the_critic_learns_the_rewards_of_estimates_and_nothing_moves_the_denoiser_for_it() -> None:
     denoiser, critic = model().double(), Exactly()
-    climbing = ClimbCritic(DenoisingLoss(denoiser, PROPOSAL), critic, lambda x, cond: 2 * x[:, 0])
+    climbing = ClimbCritic(DenoisingLoss(denoiser, PROPOSAL), critic, twice)
     x, tick = LAW.sample(16, seeds=1), Tick(4, 7)
     with torch.no_grad():
         estimate: Any = denoising_error(denoiser, x, PROPOSAL.draw(PATH, x, tick.noise(16), 4))[1].x

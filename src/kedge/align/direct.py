@@ -65,7 +65,8 @@ class Direct(Method):
             raise ValueError(
                 f"Direct: {walks.walk.solver} is deterministic and has no divergence; use DDPM() or DDIM(eta=1)"
             )
-        self.walks, self.beta, self.through = walks, beta, through
+        self.walks, self.beta = walks, beta
+        self.through: Grad = through
 
     def forward(self, batch: Begun, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
         """The loss of each walk `[B]`, and what to log."""

@@ -16,7 +16,7 @@ from kedge.cond import take_cond
 from kedge.errors import InputError
 from kedge.tree import Tree, first_leaf, sum_event, take
 
-Reward = Callable[[Tree, Any], Any]
+Reward = Callable[[Any, Any], Any]
 """`reward(x, cond) -> [B]`: what clean samples are worth, each by itself. In the shape of x it is the reward of each
 entry, and their sum that of the sample. What is not finite has failed, and counts for nothing."""
 
