@@ -96,9 +96,14 @@ def test_what_failed_is_as_if_it_were_not_there(piece: Any) -> None:
     small = replace(whole, reward=REWARD[keep], group=GROUP[keep])
     with_failure = replace(whole, counts=counts, reward=torch.where(counts, REWARD, 0.0))
     found = advantages([piece], with_failure)
+    assert float(advantages([piece, more], with_failure)[2]) == 0
     small.record.x[-1] = ends[keep]
     torch.testing.assert_close(found[keep], advantages([piece], small), rtol=1e-12, atol=1e-12)
     assert float(found[2]) == 0
+
+
+def more(value: Tensor, batch: Recorded) -> Tensor:
+    return value + 1
 
 
 def variety(K: Tensor, measure: Measure) -> Tensor:

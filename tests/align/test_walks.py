@@ -214,6 +214,23 @@ def test_what_is_kept_comes_back_bit_by_bit() -> None:
     assert not ratio[0].equal(first.drawn)
 
 
+def test_what_is_kept_is_what_happened_whatever_the_weights_have_become() -> None:
+    """Densities under what drew the walks, after the model has moved and a run was taken up again."""
+    made = walk(5, seed=2)
+    source = Kept(own(walk=made), times=4)
+    first = source.next(TICK)
+    drawn, saved = first.drawn.clone(), _stored(source.state())
+    with torch.no_grad():
+        made.denoiser.b.add_(0.3)
+    again = Kept(own(walk=made), times=4)
+    again.load(torch.load(saved, weights_only=True))
+    second = again.next(Tick(4, 5))
+    assert second.drawn.equal(drawn)
+    assert replayed(made, second.record).equal(replayed(made, first.record))
+    assert not replayed(made, second.record).equal(drawn)
+    assert all(a.equal(b) for a, b in zip(first.record.x, second.record.x, strict=True))  # type: ignore[union-attr]
+
+
 def _stored(state: dict[str, Any]) -> io.BytesIO:
     file = io.BytesIO()
     torch.save(state, file)
