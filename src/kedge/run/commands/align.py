@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +12,8 @@ import tyro
 
 from kedge.disk import read_json
 from kedge.errors import InputError
-from kedge.run.commands.command import Command, Outcome, parsed, short
+from kedge.run.commands.command import Command, Outcome, short
+from kedge.run.commands.named import Named, named
 from kedge.run.commands.runs import finished, recipe_of, refuse_another
 
 METHODS = {"vmpo": "VMPO", "ddpo": "DDPO", "awm": "AWM"}
@@ -60,7 +59,7 @@ class Flags(Command):
     data: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """What the run learned from, where it is no longer in its place: plans begin at its states."""
 
-    def run(self, align: Any) -> Outcome:
+    def run(self, align: Any, method: str) -> Outcome:
         """Aligns, and compares plans before and after."""
         self.place()
         told = recipe_of(self.folder)
@@ -193,37 +192,6 @@ def default_name(base: str, reward: str, seed: int) -> str:
     return f"{base}-{reward.rpartition(':')[2]}" + (f"-{seed}" if seed else "")
 
 
-@dataclass(frozen=True)
-class Bound:
-    """The choices of an alignment with the flags: what the command line is parsed into."""
-
-    align: Any
-    flags: Flags
-
-    @property
-    def json(self) -> bool:
-        """Whether the result is wanted as JSON."""
-        return self.flags.json
-
-    def run(self) -> Outcome:
-        """Aligns."""
-        return self.flags.run(self.align)
-
-
-def parse(args: Sequence[str]) -> Bound:
+def parse(args: Sequence[str]) -> Named:
     """The method by its name, and its fields and the flags side by side."""
-    if not args or args[0] in ("-h", "--help"):
-        (sys.stdout if args else sys.stderr).write(HELP)
-        raise SystemExit(0 if args else 2)
-    name = args[0].lower()
-    if name not in METHODS:
-        raise InputError(f"there is no method {args[0]!r}; known are {', '.join(METHODS)}")
-    import kedge.recipes
-
-    method = getattr(kedge.recipes, METHODS[name])
-    fields = [("align", method, dataclasses.field(default_factory=method)), ("flags", Flags)]
-    both = dataclasses.make_dataclass(
-        f"align {name}", fields, namespace={"__doc__": method.__doc__}, frozen=True, kw_only=True
-    )
-    found = parsed(both, args[1:], f"align {name}")
-    return Bound(found.align, found.flags)
+    return named(args, "align", "method", METHODS, Flags, HELP)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from kedge.errors import InputError
-from kedge.run.commands.command import Command, Outcome, environment, parsed, short
+from kedge.run.commands.command import Command, Outcome, environment, short
+from kedge.run.commands.named import Named, named
 from kedge.run.commands.runs import finished, fits, identity, refuse_another
 from kedge.train.progress import announce
 
@@ -132,42 +131,9 @@ def remember(out: Path, data: str) -> None:
     save_json(out / SOURCE, {"data": str(path.resolve()) if path.exists() else data})
 
 
-@dataclass(frozen=True)
-class Bound:
-    """A recipe with its flags: what the command line is parsed into."""
-
-    recipe: Any
-    flags: Train
-    name: str
-
-    @property
-    def json(self) -> bool:
-        """Whether the result is wanted as JSON."""
-        return self.flags.json
-
-    def run(self) -> Outcome:
-        """Trains."""
-        return self.flags.run(self.recipe, self.name)
-
-
-def parse(args: Sequence[str]) -> Bound:
+def parse(args: Sequence[str]) -> Named:
     """The recipe by its name, and its fields and the common flags side by side."""
-    if not args or args[0] in ("-h", "--help"):
-        (sys.stdout if args else sys.stderr).write(HELP)
-        raise SystemExit(0 if args else 2)
-    name = args[0].lower()
-    if name not in RECIPES:
-        raise InputError(f"there is no recipe {args[0]!r}; known are {', '.join(RECIPES)}")
-    import kedge.recipes
-
-    recipe = getattr(kedge.recipes, RECIPES[name])
-    fields = [
-        ("recipe", recipe, dataclasses.field(default_factory=recipe)),
-        ("flags", Train, dataclasses.field(default_factory=Train)),
-    ]
-    both = dataclasses.make_dataclass(f"train {name}", fields, namespace={"__doc__": recipe.__doc__}, frozen=True)
-    found = parsed(both, args[1:], f"train {name}")
-    return Bound(found.recipe, found.flags, name)
+    return named(args, "train", "recipe", RECIPES, Train, HELP)
 
 
 def default_name(recipe: str, where: str, seed: int) -> str:
