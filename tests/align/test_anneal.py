@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from align.gaussian_path import GaussianPath
-from kedge.align.anneal import HMC, Annealed, Bridge, ConstantRate, Here, KeepESS, Linear, Schedule, annealed
+from kedge.align.anneal import HMC, Annealed, Bridge, ConstantRate, Here, KeepESS, Linear, Pace, annealed
 from kedge.exact import GaussianMixture
 from kedge.noise import Noise
 from kedge.particles import furthest, surviving
@@ -26,7 +26,7 @@ FOUR = GaussianMixture([0.1, 0.2, 0.3, 0.4], MODES, [0.25] * 4)
 WIDE = GaussianMixture([1.0], torch.zeros(1, 2, dtype=f64), [9.0])
 
 
-def walked(schedule: Schedule, n: int = 400, groups: int = 1, seed: int = 0, path: GaussianPath = PATH) -> Annealed:
+def walked(schedule: Pace, n: int = 400, groups: int = 1, seed: int = 0, path: GaussianPath = PATH) -> Annealed:
     x = path.first.sample(n * groups, seeds=seed)
     return annealed(x, path.first.log_prob, path.log_target, schedule, groups=groups, seeds=seed + 1)
 
@@ -123,7 +123,7 @@ def test_other_bridges_arrive_too(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("schedule", [Linear(8), KeepESS(0.6)])
-def test_the_evidence_is_unbiased_after_a_pilot(schedule: Schedule) -> None:
+def test_the_evidence_is_unbiased_after_a_pilot(schedule: Pace) -> None:
     """`E Z = e^.7` exactly, for then nothing looks at the particles that walk, resampled or not."""
     groups, n = 400, 30
     path = replace(PATH, variance=(0.4, 0.3))
@@ -138,7 +138,7 @@ def test_the_evidence_is_unbiased_after_a_pilot(schedule: Schedule) -> None:
 
 
 @pytest.mark.parametrize("schedule", [ConstantRate(15), KeepESS(0.8)])
-def test_what_arrives_is_the_target(schedule: Schedule) -> None:
+def test_what_arrives_is_the_target(schedule: Pace) -> None:
     """Mean, variance and log Z: each of 20 groups is one independent estimate."""
     groups = 20
     made = walked(schedule, n=200, groups=groups)

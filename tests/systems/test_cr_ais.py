@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from align.gaussian_path import GaussianPath
-from kedge.align.anneal import HMC, ConstantRate, Linear, Schedule, annealed
+from kedge.align.anneal import HMC, ConstantRate, Linear, Pace, annealed
 from kedge.exact import GaussianMixture
 
 pytestmark = pytest.mark.system
@@ -32,7 +32,7 @@ def test_its_schedule_is_the_exact_one_and_the_divergence_falls_in_a_line() -> N
     assert 1 - ((equal - line) ** 2).sum() / ((equal - equal.mean()) ** 2).sum() < 0, "equal steps are far from it"
 
 
-def spread(schedule: Schedule) -> tuple[float, float]:
+def spread(schedule: Pace) -> tuple[float, float]:
     """The variance of log Z and its mean squared error over 100 runs, Z being 1."""
     centres = torch.tensor([[3.0, 3.0], [-3.0, 3.0], [3.0, -3.0], [-3.0, -3.0]], dtype=f64)
     sharp = GaussianMixture([0.1, 0.2, 0.3, 0.4], centres, [0.01] * 4)

@@ -102,7 +102,7 @@ class Here:
 
 
 @runtime_checkable
-class Schedule(Protocol):
+class Pace(Protocol):
     """How far to go next."""
 
     def step(self, here: Here, k: int) -> Tensor:
@@ -288,7 +288,7 @@ def annealed(
     x: Tensor,
     log_start: LogDensity,
     log_target: LogDensity,
-    schedule: Schedule | None = None,
+    schedule: Pace | None = None,
     move: Move | None = None,
     *,
     groups: int = 1,
@@ -349,7 +349,7 @@ class _Again:
         return self.values[k + 1] - here.b
 
 
-def _pace(schedule: Schedule | None, pilot: Annealed | None) -> Schedule:
+def _pace(schedule: Pace | None, pilot: Annealed | None) -> Pace:
     if pilot is None:
         return KeepESS(0.9) if schedule is None else schedule
     if schedule is not None:

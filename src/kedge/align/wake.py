@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from kedge.align.anneal import KeepESS, Move, Schedule, annealed
+from kedge.align.anneal import KeepESS, Move, Pace, annealed
 from kedge.noise import Noise
 from kedge.particles import effective, normalised, systematic
 from kedge.train import OptimiserSpec, Part, Tick
@@ -77,7 +77,7 @@ class Samplers:
         most: int = 100,
         heard: Heard = "all",
         choose: int | None = None,
-        schedule: Schedule | None = None,
+        schedule: Pace | None = None,
         move: Move | None = None,
         seed: int = 0,
     ) -> None:
