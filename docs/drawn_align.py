@@ -15,7 +15,7 @@ from drawn import COLOURS, DOCS, MARKERS, Page, figure_of, plain, table, write
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 
-from kedge.run.statistics import paired
+from kedge.run.statistics import Interval, interval, paired
 
 STORED = DOCS.parent / "benchmarks" / "results" / "align"
 NOTHING = "*Not measured yet.*\n"
@@ -34,6 +34,7 @@ METHODS = {
 }
 REWARDS = {"speed": "sooner at the goal", "zone": "out of a box", "calm": "a black box: slower than a limit"}
 WAYS = {"vmpo": "VMPO", "ddpo": "DDPO", "awm": "AWM"}
+TUNED = {"dppo": "DPPO", "fpo": "FPO", "dsrl": "DSRL, with aliasing"}
 COSTS = {"zone": "zone", "calm": "fast"}
 """What of a reward can be seen in what was done."""
 
@@ -51,6 +52,7 @@ def draw(stored: Path = STORED) -> None:
     draw_frontier(results)
     draw_planners(results)
     draw_throughput(results)
+    draw_finetuned(results)
 
 
 def draw_origin(results: Mapping[str, Mapping[str, Any]]) -> None:
@@ -172,3 +174,61 @@ def _planners(reward: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
         change(lambda side: side["plans"]["diversity"], ".2f"),
         f"{np.mean([r['seconds']['cpu'] for r in found]):.0f}",
     ]
+
+
+# Policies
+
+
+def draw_finetuned(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """What became of the same clones, at equal steps of the environment."""
+    found = {
+        arm: runs
+        for arm in TUNED
+        if (runs := [r for name, r in results.items() if name.startswith(f"finetune-{arm}-")])
+    }
+    if not found:
+        for piece in ("align_finetuned", "align_finetuned_figure"):
+            write(piece, NOTHING)
+        return
+    rows, looks = [], len(next(iter(found.values()))[0]["points"])
+    for arm, runs in found.items():
+        shown = [_solved(runs, place) for place in (0, looks // 4, looks // 2, looks - 1)]
+        first, last = (_episodes(runs, place) for place in (0, looks - 1))
+        gain = paired(last, first, same_starts=True).difference
+        cpu = np.mean([run["points"][-1]["cpu"] for run in runs])
+        cells = [f"{100 * value.mean:.0f} % [{100 * value.low:.0f}, {100 * value.high:.0f}]" for value in shown]
+        change = f"{100 * gain.mean:+.0f} [{100 * gain.low:+.0f}, {100 * gain.high:+.0f}]"
+        rows.append([TUNED[arm], str(len(runs)), *cells, change, f"{cpu:.0f}"])
+    steps = [next(iter(found.values()))[0]["points"][place]["env_steps"] for place in (looks // 4, looks // 2, -1)]
+    head = ["method", "seeds", "before", *(f"{step / 1e6:.2f} M steps" for step in steps), "change", "seconds"]
+    write("align_finetuned", table(head, rows))
+
+    def paint(figure: Figure, page: Page) -> None:
+        axis = figure.subplots()
+        for place, (arm, runs) in enumerate(found.items()):
+            steps = np.mean([[point["env_steps"] for point in run["points"]] for run in runs], 0) / 1e6
+            shown = [_solved(runs, look) for look in range(len(steps))]
+            colour = COLOURS[place]
+            style = {"color": colour, "marker": MARKERS[place], "markersize": 4, "label": TUNED[arm]}
+            axis.plot(steps, [100 * value.mean for value in shown], **style)
+            low, high = ([100 * getattr(value, edge) for value in shown] for edge in ("low", "high"))
+            axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.set_xlabel("million steps of the environment")
+        axis.set_ylabel("episodes solved, %", color=page.ink)
+        axis.set_ylim(0, 102)
+        plain(axis, page, grid="both")
+        axis.legend(loc="lower right", frameon=False, fontsize=8, labelcolor=page.ink)
+
+    figure_of(
+        "align_finetuned_figure", (7.2, 3.6), paint,
+        "Episodes solved against steps of the environment, for each method, with 95 % intervals over seeds and starts.",
+    )  # fmt: skip
+
+
+def _episodes(runs: Sequence[Mapping[str, Any]], place: int) -> list[np.ndarray]:
+    """Solved or not, seed by seed."""
+    return [(np.array(run["points"][place]["solved_at"]) >= 0).astype(float) for run in runs]
+
+
+def _solved(runs: Sequence[Mapping[str, Any]], place: int) -> Interval:
+    return interval(_episodes(runs, place), same_starts=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,17 @@ import numpy as np
 import torch
 
 from kedge import Denoiser, Walk, grids, solvers
-from kedge.align import Kept, Matching, Measured, PolicyGradient, Rollouts, StateCritic, Widening
+from kedge.align import (
+    Kept,
+    Matching,
+    Measured,
+    NoiseAliasing,
+    PolicyGradient,
+    Rollouts,
+    StateCritic,
+    Steered,
+    Widening,
+)
 from kedge.align.rollouts import DPPO
 from kedge.data import Normaliser, Trajectories
 from kedge.envs import Maze2D
@@ -20,8 +31,9 @@ from kedge.fit import DenoisingLoss
 from kedge.guide import Relay
 from kedge.nets import MLP
 from kedge.paths import Trig
-from kedge.policy import ActionChunks, ChunkPolicy
-from kedge.rl import RunningScale, StateMLP
+from kedge.policy import ActionChunks, Chunked, ChunkPolicy
+from kedge.policy.chunks import FIELD
+from kedge.rl import ActionValues, OwnEpisodes, Replay, RunningScale, SquashedGaussian, StateMLP
 from kedge.run.evaluate import REPORTING, evaluate
 from kedge.train import AdamW, Part, Trainer
 from kedge.walk.hooks import Explore, Threshold
@@ -40,6 +52,7 @@ BUDGET: Settings = {"copies": 50, "env_steps": 1_000_000, "looks": 10, "times": 
 ARMS: dict[str, Settings] = {
     "dppo": {"last": 6, "std": 0.1, "clip": [1e-2, 1e-1], "lr": 1e-3, "critic_lr": 1e-3},
     "fpo": {"clip": 0.05, "draws": 8, "lr": 3e-4, "critic_lr": 1e-3},
+    "dsrl": {"limit": 1.5, "alpha": 0.02, "every": 50, "repeat": 2, "batch": 256, "lr": 3e-4},
 }
 """What each method sets for itself. One more is one more entry here, and its builder in `BUILDERS`."""
 
@@ -50,13 +63,13 @@ class Learner:
 
     parts:    that are trained
     source:   of their batches
-    rollouts: that counts the steps of the environment
+    steps:    of the environment so far
     policy:   as it is looked at, with the weights as they are
     """
 
     parts: Sequence[Part]
     source: Any
-    rollouts: Rollouts
+    steps: Callable[[], int]
     policy: ChunkPolicy
 
 
@@ -89,7 +102,7 @@ def finetuned(job: Job, store: Store) -> dict[str, Any]:
     points, cpu = [looked(learner, maze, settings, 0.0)], 0.0
     for moment in moments:
         begun = time.process_time()
-        while learner.rollouts.steps < moment:
+        while learner.steps() < moment:
             trainer.advance()
         cpu += time.process_time() - begun
         points.append(looked(learner, maze, settings, cpu))
@@ -100,7 +113,12 @@ def finetuned(job: Job, store: Store) -> dict[str, Any]:
 def looked(learner: Learner, maze: Maze2D, settings: Settings, cpu: float) -> dict[str, Any]:
     """What the policy does now, without what explores."""
     scores = evaluate(learner.policy, maze, episodes=settings["episodes"], first_seed=REPORTING)
-    return {"env_steps": learner.rollouts.steps, "cpu": cpu, "outcome": outcome(scores)}
+    return {
+        "env_steps": learner.steps(),
+        "cpu": cpu,
+        "outcome": outcome(scores),
+        "solved_at": scores.solved_at.tolist(),
+    }
 
 
 def cloned(settings: Settings, logs: Trajectories) -> ChunkPolicy:
@@ -148,7 +166,7 @@ def by_dppo(policy: ChunkPolicy, maze: Maze2D, settings: Settings) -> Learner:
     published: Settings = {"discount": 0.99, "average": True, "within": (-5.0, 2.0), "stop": 1.0}
     method = PolicyGradient(noisy, DPPO, clip=Widening(*own["clip"]), last=own["last"], **published)
     kept = Kept(source, settings["budget"]["times"], parts=2, spent=method.far)
-    return Learner(parts(method, critic, settings), kept, source, policy.on(plain))
+    return Learner(parts(method, critic, settings), kept, lambda: source.steps, policy.on(plain))
 
 
 def by_fpo(policy: ChunkPolicy, maze: Maze2D, settings: Settings) -> Learner:
@@ -158,7 +176,32 @@ def by_fpo(policy: ChunkPolicy, maze: Maze2D, settings: Settings) -> Learner:
     source, critic = rollouts(walk, policy, maze, settings)
     method = Matching(walk, DPPO, clip=own["clip"], ratio="sample", draws=own["draws"], space="eps")
     kept = Kept(Measured(source, method), settings["budget"]["times"], parts=2)
-    return Learner(parts(method, critic, settings), kept, source, policy.on(walk))
+    return Learner(parts(method, critic, settings), kept, lambda: source.steps, policy.on(walk))
 
 
-BUILDERS: dict[str, Callable[[ChunkPolicy, Maze2D, Settings], Learner]] = {"dppo": by_dppo, "fpo": by_fpo}
+def by_dsrl(policy: ChunkPolicy, maze: Maze2D, settings: Settings) -> Learner:
+    """The noise of the frozen policy, picked by soft actor-critic; a decision is a chunk."""
+    own, base, dim = settings["method"], policy.walk, math.prod(policy.shape)
+    walk = Walk(base.denoiser, solvers.DDIM(), base.grid, base.hooks)
+    steered = Steered(walk, policy.shape, FIELD)
+    actor = SquashedGaussian(4, dim, limit=own["limit"])
+    critics = ActionValues(4, dim), ActionValues(4, dim)
+    discount = settings["budget"]["discount"]
+    method = NoiseAliasing(actor, *critics, steered, repeat=own["repeat"], alpha=own["alpha"], discount=discount)
+    world = Chunked(maze.simulator(settings["budget"]["copies"]), policy, once=True)
+    source = OwnEpisodes(
+        world, steered.by(actor.act), Replay(), own["batch"], horizon=maze.horizon // policy.steps,
+        every=own["every"], once=True, ends=True,
+    )  # fmt: skip
+    made = method.parts(AdamW(own["lr"], warmup=0, weight_decay=0.0))
+    return Learner(
+        made, source, lambda: source.lived * policy.steps,
+        policy.on(walk, lambda state, noise: actor.act(state, noise, 0)),
+    )  # fmt: skip
+
+
+BUILDERS: dict[str, Callable[[ChunkPolicy, Maze2D, Settings], Learner]] = {
+    "dppo": by_dppo,
+    "fpo": by_fpo,
+    "dsrl": by_dsrl,
+}

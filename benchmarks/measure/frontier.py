@@ -1,4 +1,4 @@
-"""Reward against divergence where both are known: small models of an exact mixture, moved toward half of its modes."""
+"""Reward against divergence where both are known: small models of exact laws, moved toward exact tilts of them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ from kedge.align import (
     VMPO,
     Anchored,
     Clamp,
+    Extremes,
+    Growing,
     Kept,
     Matching,
+    Measured,
+    Novel,
     OwnWalks,
     PolicyGradient,
     Relative,
     Standard,
     StepPairs,
+    Varied,
 )
-from kedge.exact import Corrected, GaussianMixture
+from kedge.exact import Corrected, GaussianMixture, Quadratic
 from kedge.paths import Trig
 from kedge.train import AdamW, Trainer
 from measure.jobs import Job, Store
@@ -41,9 +46,49 @@ MOMENTS = (20, 50, 100, 200)
 
 
 @dataclass(frozen=True)
+class Scene:
+    """A law, a reward, and the tilt of a law of its kind: what `p e^{reward / beta}` is."""
+
+    law: GaussianMixture
+    reward: Callable[..., Tensor]
+    tilt: Callable[[GaussianMixture, float], GaussianMixture]
+
+
+def modes() -> Scene:
+    """Four modes, two on either side; one on the right is worth 1."""
+    angle = torch.arange(MODES) * (2 * math.pi / MODES) + math.pi / 4
+    means = RADIUS * torch.stack([angle.cos(), angle.sin()], 1)
+
+    def right(x: Any, cond: Any = None) -> Tensor:
+        return (x[:, 0] > 0).float()
+
+    def tilt(law: GaussianMixture, beta: float) -> GaussianMixture:
+        return GaussianMixture(law.weights * (right(law.means) / beta).exp(), law.means, law.covariances)
+
+    return Scene(GaussianMixture([1 / MODES] * MODES, means, [STD**2] * MODES), right, tilt)
+
+
+def one() -> Scene:
+    """A Gaussian, and minus half the squared distance from a point beside its middle."""
+    aim = Quadratic(torch.eye(2).double(), torch.tensor([1.0, 0.0]).double())
+
+    def near(x: Any, cond: Any = None) -> Tensor:
+        return aim(x) - 0.5
+
+    def tilt(law: GaussianMixture, beta: float) -> GaussianMixture:
+        return law.tilt(Quadratic(aim.A / beta, aim.b / beta))
+
+    return Scene(GaussianMixture([1.0], torch.zeros(1, 2), [0.73**2]), near, tilt)
+
+
+SCENES: dict[str, Callable[[], Scene]] = {"modes": modes, "one": one}
+
+
+@dataclass(frozen=True)
 class Method:
     """How a model is moved. `tilts`: whether it has a temperature, and with it an exact target. `paired`: whether walks
-    come in pairs from one start, with rewards of estimates on the way.
+    come in pairs from one start, with rewards of estimates on the way; `shared`: so many of the first steps are the
+    same for a group. `measured`: the source keeps what its walks were denoised like.
     """
 
     made: Callable[[Walk, float], Any]
@@ -52,6 +97,13 @@ class Method:
     times: int = 1
     tilts: bool = True
     paired: bool = False
+    shared: Any = None
+    measured: bool = False
+
+    @property
+    def asked(self) -> int:
+        """How often a walk's reward is asked for."""
+        return STEPS if self.plug else 3 if self.paired else 1
 
 
 def clipped(walk: Walk, penalty: float = 0.0, *, others: bool = False) -> PolicyGradient:
@@ -71,8 +123,23 @@ METHODS: dict[str, Method] = {
     "loop": Method(lambda walk, _: clipped(walk, others=True), times=2, tilts=False),
     "dpok": Method(lambda walk, beta: clipped(walk, beta, others=True), times=2),
     "awm": Method(lambda walk, _: Matching(walk, draws=6, trust=1.0, penalty=1e-3), tilts=False),
-    "sdpo": Method(lambda walk, _: StepPairs(walk), each=2, tilts=False, paired=True),
-}
+    "sdpo": Method(lambda walk, _: StepPairs(walk), each=2, tilts=False, paired=True, shared=0),
+    "fpo": Method(
+        lambda walk, _: Matching(walk, clip=0.05, ratio="sample", draws=8, space="eps"),
+        times=4, tilts=False, measured=True,
+    ),
+    "b2": Method(
+        lambda walk, _: PolicyGradient(walk, [Relative(), Standard(within="batch"), Extremes(0.5)], clip=0.2),
+        tilts=False, shared=Growing(STEPS // 2, 0, MOMENTS[-1]),
+    ),
+    "setpo": Method(
+        lambda walk, _: PolicyGradient(walk, [Relative(), Standard(), Varied()], clip=0.2), times=2, tilts=False
+    ),
+    "dpp": Method(
+        lambda walk, _: PolicyGradient(walk, [Novel(weight=0.1), Relative(), Standard()], clip=0.2),
+        times=2, tilts=False,
+    ),
+}  # fmt: skip
 """`dpok`: the divergence as a penalty, at the temperature itself."""
 
 
@@ -82,62 +149,57 @@ def jobs(scale: Scale) -> Iterator[Job]:
         sizes = {"steps": 4, "seeds": 1, "drawn": 500} if scale.small else {
             "steps": MOMENTS[-1], "seeds": SEEDS, "drawn": DRAWN,
         }  # fmt: skip
-        yield Job(f"frontier-{name}", {"kind": "frontier", "method": name, "scale": scale.name, **sizes})
-
-
-def law() -> GaussianMixture:
-    """Four modes, two on either side."""
-    angle = torch.arange(MODES) * (2 * math.pi / MODES) + math.pi / 4
-    means = RADIUS * torch.stack([angle.cos(), angle.sin()], 1)
-    return GaussianMixture([1 / MODES] * MODES, means, [STD**2] * MODES)
-
-
-def right(x: Any, cond: Any = None) -> Tensor:
-    """The reward: 1 on the right."""
-    return (x[:, 0] > 0).float()
+        settings = {"kind": "frontier", "method": name, "scenes": list(SCENES), "scale": scale.name, **sizes}
+        yield Job(f"frontier-{name}", settings)
 
 
 def frontier(job: Job, store: Store) -> dict[str, Any]:
-    """Where each temperature, or each moment of a training without one, leads."""
+    """Where each temperature, or each moment of a training without one, leads, scene by scene."""
     settings = job.settings
-    rows = []
-    for seed in range(settings["seeds"]):
-        before = ends(walk_of(Corrected(law(), PATH, seed=seed)), settings["drawn"])
-        if METHODS[settings["method"]].tilts:
-            for beta in BETAS:
-                walk, calls = trained(settings, beta, seed, (settings["steps"],))[-1]
-                rows.append({"beta": beta, "seed": seed, "calls": calls, **compared(walk, before, beta, settings)})
-        else:
-            moments = tuple(m for m in MOMENTS if m <= settings["steps"]) or (settings["steps"],)
-            for (walk, calls), at in zip(trained(settings, 1.0, seed, moments), moments, strict=True):
-                rows.append({"step": at, "seed": seed, "calls": calls, **compared(walk, before, None, settings)})
-    best = min((row["from_tilt"] for row in rows if row["from_tilt"] is not None), default=math.nan)
-    top = max(row["reward"] for row in rows)
-    return {"said": f"reward up to {top:.3f}; at best {best:.3g} nats from the tilt", "rows": rows}
+    rows = [
+        row for scene in settings["scenes"] for seed in range(settings["seeds"]) for row in led(settings, scene, seed)
+    ]
+    tilted = [row["from_tilt"] for row in rows if row["from_tilt"] is not None]
+    top = max(row["reward"] for row in rows if row["scene"] == "modes")
+    best = f"{min(tilted):.3f} to {max(tilted):.3f} nats from the tilt" if tilted else "no tilt is aimed at"
+    return {"said": f"reward up to {top:.3f}; {best}", "rows": rows}
 
 
-def trained(settings: dict[str, Any], beta: float, seed: int, moments: tuple[int, ...]) -> list[tuple[Walk, int]]:
+def led(settings: dict[str, Any], name: str, seed: int) -> Iterator[dict[str, Any]]:
+    """The rows of one scene and seed."""
+    scene, method = SCENES[name](), METHODS[settings["method"]]
+    before = fitted(ends(walk_of(Corrected(scene.law, PATH, seed=seed)), settings["drawn"]), scene)
+    here = {"scene": name, "seed": seed}
+    if method.tilts:
+        for beta in BETAS:
+            [(walk, calls)] = trained(settings, scene, beta, seed, (settings["steps"],))
+            yield here | {"beta": beta, "calls": calls, **compared(walk, before, beta, scene, settings)}
+        return
+    moments = tuple(m for m in MOMENTS if m <= settings["steps"]) or (settings["steps"],)
+    for (walk, calls), at in zip(trained(settings, scene, 1.0, seed, moments), moments, strict=True):
+        yield here | {"step": at, "calls": calls, **compared(walk, before, None, scene, settings)}
+
+
+def trained(
+    settings: dict[str, Any], scene: Scene, beta: float, seed: int, moments: tuple[int, ...]
+) -> list[tuple[Walk, int]]:
     """Walks of the weights at these steps, and how many rewards had been asked for."""
     method = METHODS[settings["method"]]
-    walk = walk_of(Corrected(law(), PATH, seed=seed))
-    shared = 0 if method.paired else None
-    own: Any = OwnWalks(walk, (2,), BATCH, right, each=method.each, plug=method.plug, shared=shared)
-    own = Anchored(own) if method.paired else own
+    walk = walk_of(Corrected(scene.law, PATH, seed=seed))
+    made = method.made(walk, beta)
+    own: Any = OwnWalks(walk, (2,), BATCH, scene.reward, each=method.each, plug=method.plug, shared=method.shared)
+    own = Anchored(own) if method.paired else Measured(own, made) if method.measured else own
     source = own if method.times == 1 else Kept(own, method.times)
-    part = method.made(walk, beta).part(AdamW(RATE, warmup=10), shadows=())
-    trainer = Trainer([part], source, settings["steps"], seed=seed, progress=False)
+    trainer = Trainer(
+        [made.part(AdamW(RATE, warmup=10), shadows=())], source, settings["steps"], seed=seed, progress=False
+    )
     found = []
     for moment in moments:
         while trainer.step < moment:
             trainer.advance()
-        copy = Corrected(law(), PATH, seed=seed)
+        copy = Corrected(scene.law, PATH, seed=seed)
         copy.load_state_dict(walk.denoiser.state_dict())
-        found.append(
-            (
-                walk_of(copy),
-                BATCH * (-(-moment // method.times)) * (STEPS if method.plug else 3 if method.paired else 1),
-            )
-        )
+        found.append((walk_of(copy), BATCH * -(-moment // method.times) * method.asked))
     return found
 
 
@@ -153,44 +215,43 @@ def ends(walk: Walk, count: int) -> Tensor:
     return x.double()
 
 
-def compared(walk: Walk, before: Tensor, beta: float | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """The reward, and how far the ends are from what they were and from the tilt of that, in nats: between the modes'
-    shares and, within each mode, between Gaussians of the same moments.
+def compared(
+    walk: Walk, before: GaussianMixture, beta: float | None, scene: Scene, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The reward, how far the ends are from what they were and from the tilt of that, in nats, how far their mean is
+    from the tilt's, and the effective share of them that weights toward the tilt would leave.
     """
-    after = ends(walk, settings["drawn"])
-    (p, inside), (q, reference) = shares(after), shares(before)
-    within = sum(float(p[k]) * between(inside[k], reference[k]) for k in range(MODES) if float(p[k]) > 0)
-    tilt = None
-    if beta is not None:
-        target = q * (law().means[:, 0] > 0).double().div(beta).exp()
-        tilt = divergence(p, target / target.sum()) + within
-    return {
-        "reward": float(right(after).mean()),
-        "from_before": divergence(p, q) + within,
-        "from_tilt": tilt,
-        "shares": np.round(p.numpy(), 5).tolist(),
-    }
+    x = ends(walk, settings["drawn"])
+    after = fitted(x, scene)
+    found = {"reward": float(scene.reward(x).mean()), "from_before": divergence(after, before)}
+    found |= {"shares": np.round(after.weights.numpy(), 5).tolist(), "from_tilt": None}
+    if beta is None:
+        return found
+    target = scene.tilt(before, beta)
+    w = (target.log_prob(x) - after.log_prob(x)).softmax(0)
+    off = float((after.mean - target.mean).norm())
+    return found | {"from_tilt": divergence(after, target), "off": off, "ess": 1 / float((w**2).sum() * len(w))}
 
 
-def shares(x: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Of each mode: its share, its mean and covariance."""
-    mode = torch.cdist(x, law().means).argmin(1)
-    p = torch.bincount(mode, minlength=MODES).double() / len(x)
-    return p, [moments(x[mode == k]) for k in range(MODES)]
+def fitted(x: Tensor, scene: Scene) -> GaussianMixture:
+    """Gaussians of the same moments, of what is nearest to each mode. A mode that nothing is left of keeps its form."""
+    law, mode = scene.law, torch.cdist(x, scene.law.means).argmin(1)
+    parts = [x[mode == k] for k in range(len(law.weights))]
+    shares = torch.tensor([max(len(part), 1e-9) for part in parts]).double()
+    found = [
+        (part.mean(0), part.T.cov()) if len(part) > 2 else (law.means[k], law.covariances[k])
+        for k, part in enumerate(parts)
+    ]
+    means, covariances = zip(*found, strict=True)
+    return GaussianMixture(shares, torch.stack(means), torch.stack(covariances))
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and covariance; those of nothing are of no account."""
-    return (x.mean(0), x.T.cov()) if len(x) > 2 else (torch.zeros(2).double(), torch.eye(2).double())
-
-
-def between(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
-    """`KL(N | N')`."""
-    (m, C), (n, D) = one, other
-    inverse, d = torch.linalg.inv(D), m - n
-    return 0.5 * float(torch.trace(inverse @ C) + d @ inverse @ d - 2 + torch.logdet(D) - torch.logdet(C))
-
-
-def divergence(p: Tensor, q: Tensor) -> float:
-    """`sum p log(p / q)`."""
-    return float(torch.where(p > 0, p * (p / q).log(), 0.0).sum())
+def divergence(p: GaussianMixture, q: GaussianMixture) -> float:
+    """`sum_k p_k (log(p_k / q_k) + KL(N_k | N'_k))`, part by part: the divergence where parts lie apart."""
+    total = 0.0
+    for k, share in enumerate(p.weights.tolist()):
+        inverse, d = torch.linalg.inv(q.covariances[k]), p.means[k] - q.means[k]
+        spread = torch.trace(inverse @ p.covariances[k]) + d @ inverse @ d - p.dim
+        within = 0.5 * float(spread + torch.logdet(q.covariances[k]) - torch.logdet(p.covariances[k]))
+        total += share * (math.log(share / float(q.weights[k])) + within)
+    return total

@@ -14,7 +14,8 @@ from kedge.data import Normaliser, Trajectories
 from kedge.errors import InputError
 from kedge.fit import DenoisingLoss
 from kedge.paths import Trig
-from kedge.policy import ActionChunks, ChunkPolicy
+from kedge.policy import ActionChunks, Chunked, ChunkPolicy
+from kedge.rl.replay import World
 from kedge.train import AdamW, Tick, Trainer
 
 PATH = Trig(sigma_data=1.0)
@@ -178,3 +179,45 @@ def test_its_place_is_kept_with_the_run() -> None:
     one.load(one.state())
     with pytest.raises(InputError, match="drew other batches"):
         other.load(one.state())
+
+
+def test_a_walk_may_begin_with_noise_that_is_picked() -> None:
+    """Which is told what is seen; at the first level's scale the deterministic walk keeps it."""
+
+    class Kept(Told):
+        def forward(self, x: Tensor, t: Any, cond: Cond) -> Tensor:
+            self.asked.append(x)
+            return torch.zeros_like(x)
+
+    kept = Kept()
+    walk = Walk(kept, solvers.DDIM(), grids.LogSNR(2))
+    made = policy().on(walk, lambda state, noise: state * torch.arange(4.0))
+    made.draw(np.array([[1.4], [0.0]]), seeds=3)
+    first = float(PATH.sigma(walk.grid.levels(PATH).t[0]))
+    told = (torch.tensor([1.4, 0.0]) - 1) / 2
+    torch.testing.assert_close(kept.asked[0][..., 0], first * told[:, None] * torch.arange(4.0))
+
+
+class Adding:
+    """Its state is the sum of what was done; it earns where that is 1 at least."""
+
+    count = 2
+
+    def reset(self, seeds: Any) -> np.ndarray:
+        self.at = np.zeros((2, 1))
+        return self.at.copy()
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.at = self.at + actions
+        return self.at.copy(), (self.at[:, 0] >= 1).astype(float)
+
+
+@pytest.mark.parametrize(("once", "earned"), [(False, 2.0), (True, 1.0)])
+def test_chunks_are_the_actions_of_an_environment(once: bool, earned: float) -> None:
+    """To the network's scale: half of what it says is done, and what is seen is told in its own units."""
+    world = Chunked(Adding(), policy(execute=3), once=once)
+    assert isinstance(world, World)
+    np.testing.assert_allclose(world.reset([0, 1]), [[-0.5], [-0.5]])
+    seen, reward = world.step(np.array([[1.0, 1.0, 0.2, 9.0], [0.2, 0.2, 0.2, 9.0]]))
+    np.testing.assert_allclose(seen[:, 0], (np.array([1.1, 0.3]) - 1) / 2, atol=1e-6)
+    assert reward.tolist() == [earned, 0.0]

@@ -53,6 +53,21 @@ def test_an_episode_is_what_happened() -> None:
     assert not lived(Counter(), ten_times, 4, [5, 6, 7], Noise.of(0, 3))["ended"].any(), "cut off is not over"
 
 
+def test_a_task_may_be_over_at_its_first_reward() -> None:
+    """Copy i earns from step i on: it has i + 1 transitions, of which the last is its end."""
+
+    def in_turn(state: Tensor, noise: Noise, step: int) -> Tensor:
+        return (state[:, 1:] <= step).float()
+
+    made = lived(Counter(), in_turn, 9, [0, 1, 2], Noise.of(0, 3), once=True)
+    assert made["state"].tolist() == [[0, 0], [0, 1], [0, 2], [1, 1], [1, 2], [2, 2]]
+    assert made["ended"].tolist() == (made["reward"] > 0).tolist() == [True, False, False, True, False, True]
+    own = OwnEpisodes(Counter(), in_turn, Replay(99), 8, horizon=9, once=True)
+    own.next(Tick(0, 0))
+    alone = len(lived(Counter(), in_turn, 9, own.replay.data["state"][:3, 1].long().tolist(), Noise.of(0, 3))["reward"])
+    assert own.lived == len(own.replay) == alone == 27, "seeds are large: nobody earns, and all go on to the end"
+
+
 def test_the_oldest_leave() -> None:
     replay = Replay(5)
     for first in (0, 3, 6):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,25 +25,27 @@ ALIAS_SLOT, OPEN_SLOT = 20, 21
 
 
 class Steered:
-    """`a = pi_dp(s, w)`: where a deterministic walk from the start `sigma_T w`, conditioned on the state (the field
-    "state" of a `Cond`), ends. The same start and state give the same action; no gradient is asked of the denoiser,
-    which never changes.
+    """`a = pi_dp(s, w)`: where a deterministic walk from the start `sigma_T w`, conditioned on the state, ends. The
+    same start and state give the same action; no gradient is asked of the denoiser, which never changes.
 
     Args:
         walk: with a deterministic solver, `DDIM()` say.
-        dim: of an action: entries of a whole chunk, where it is one.
+        shape: of what is walked: an action's entries, or a chunk's `(Ta, A)`. To whoever steers, w and a are flat.
+        field: of the `Cond` that holds the state.
     """
 
-    def __init__(self, walk: Walk, dim: int) -> None:
+    def __init__(self, walk: Walk, shape: int | Sequence[int], field: str = "state") -> None:
         if walk.solver.density != "none":
             raise ValueError(f"Steered: {walk.solver} draws noise on the way, and an action does not follow from w")
-        self.walk, self.dim = walk, dim
+        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        self.walk, self.dim, self.field = walk, math.prod(self.shape), field
         self.sigma = float(torch.as_tensor(walk.path.sigma(walk.grid.levels(walk.path).t[0])))
 
     @torch.no_grad()
     def __call__(self, state: Tensor, w: Tensor) -> Tensor:
         """`[B, A]`."""
-        return first_leaf(self.walk.run(self.sigma * w, Cond.of(state=state), seeds=0).x)
+        start = self.sigma * w.unflatten(1, self.shape)
+        return first_leaf(self.walk.run(start, Cond.of(**{self.field: state}), seeds=0).x).flatten(1)
 
     @property
     def device(self) -> torch.device:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kedge.policy.chunks import ActionChunks, ChunkController, ChunkPolicy
+from kedge.policy.chunks import ActionChunks, ChunkController, Chunked, ChunkPolicy
 
-__all__ = ["ActionChunks", "ChunkController", "ChunkPolicy"]
+__all__ = ["ActionChunks", "ChunkController", "ChunkPolicy", "Chunked"]

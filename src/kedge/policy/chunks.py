@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from kedge.cond import Cond
 from kedge.data import Normaliser, Segments, Trajectories
 from kedge.errors import InputError
 from kedge.noise import Noise
+from kedge.rl.replay import World
 from kedge.walk import Walk
 
 if TYPE_CHECKING:  # the mazes' physics come with it, and are not for everyone who acts
@@ -83,6 +84,8 @@ class ChunkPolicy:
     execute:      how many actions of a chunk are done; None: all
     limit:        actions are held within `-limit` and `limit` where they are done; None: as they come
     name:         what a table calls it
+    start:        `start(state [B, S], noise) -> [B, Ta A]`, the noise that a walk begins with, for what is seen; None:
+                  noise that nobody picks
     """
 
     walk: Walk
@@ -92,6 +95,7 @@ class ChunkPolicy:
     execute: int | None = None
     limit: float | None = 1.0
     name: str = "policy"
+    start: Callable[[Tensor, Noise], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != 2 or not 1 <= self.steps <= self.shape[0]:
@@ -127,11 +131,16 @@ class ChunkPolicy:
 
     def draw(self, observations: Float[np.ndarray, "n state"], seeds: Any) -> Float[np.ndarray, "n steps act"]:
         """Actions for what is seen. `seeds` as a walk takes them."""
-        n, path = len(observations), self.walk.path
+        n, path, seen = len(observations), self.walk.path, self.tell(observations)
         shift = self.actions.shift
         first = torch.as_tensor(path.sigma(self.walk.grid.levels(path).t[0])).to(shift)
-        start = first * Noise.of(seeds, n, shift.device).normal((n, *self.shape), -1, dtype=shift.dtype)
-        chunk = self.walk.run(start, self.tell(observations), seeds=seeds).x
+        noise, shape = Noise.of(seeds, n, shift.device), (n, *self.shape)
+        if self.start is None:
+            start = noise.normal(shape, -1, dtype=shift.dtype)
+        else:
+            with torch.no_grad():
+                start = self.start(self.state(seen), noise).view(shape)
+        chunk = self.walk.run(first * start, seen, seeds=seeds).x
         assert isinstance(chunk, Tensor)
         return self.act(chunk)
 
@@ -139,9 +148,9 @@ class ChunkPolicy:
         """What acts in many episodes at once."""
         return ChunkController(self)
 
-    def on(self, walk: Walk) -> ChunkPolicy:
-        """The same policy on another walk: fine-tuned, say, or with fewer steps."""
-        return replace(self, walk=walk)
+    def on(self, walk: Walk, start: Callable[[Tensor, Noise], Tensor] | None = None) -> ChunkPolicy:
+        """The same policy on another walk: fine-tuned, say, or with fewer steps; or from noise that is picked."""
+        return replace(self, walk=walk, start=start)
 
 
 class ChunkController:
@@ -169,3 +178,39 @@ class ChunkController:
                 self._chunks[who] = self.policy.draw(observations[who], seeds[torch.from_numpy(who)])
         self.step += 1
         return self._chunks[:, place]
+
+
+class Chunked:
+    """An environment whose actions are whole chunks, flat and to the scale of the network that a policy has; so is what
+    is seen. A step is as many of the environment's own as the policy does of a chunk. A `kedge.rl.World`.
+
+    inner:  whose copies they are
+    policy: whose scales they are
+    once:   nothing is earned in a chunk after its first reward above 0
+    """
+
+    def __init__(self, inner: World, policy: ChunkPolicy, *, once: bool = False) -> None:
+        self.inner, self.policy, self.once = inner, policy, once
+
+    @property
+    def count(self) -> int:
+        """How many copies."""
+        return self.inner.count
+
+    def reset(self, seeds: Sequence[int]) -> Float[np.ndarray, "n state"]:
+        """Begins an episode in each copy."""
+        return self._seen(self.inner.reset(seeds))
+
+    def step(
+        self, actions: Float[np.ndarray, "n chunk"]
+    ) -> tuple[Float[np.ndarray, "n state"], Float[np.ndarray, " n"]]:
+        """Does a chunk in every copy: what is seen after it, and what its actions earned together."""
+        chunks = torch.as_tensor(actions).to(self.policy.actions.shift).unflatten(1, self.policy.shape)
+        total, observations = np.zeros(len(actions)), np.zeros(0)
+        for action in self.policy.act(chunks).swapaxes(0, 1):
+            observations, earned = self.inner.step(action)
+            total += np.where(self.once & (total > 0), 0.0, earned)
+        return self._seen(observations), total
+
+    def _seen(self, observations: Float[np.ndarray, "n state"]) -> Float[np.ndarray, "n state"]:
+        return self.policy.state(self.policy.tell(observations)).cpu().double().numpy()

@@ -98,9 +98,16 @@ class Replay:
 
 @torch.no_grad()
 def lived(
-    simulator: World, act: Act, horizon: int, begins: Sequence[int], noise: Noise, *, ends: bool = False
+    simulator: World,
+    act: Act,
+    horizon: int,
+    begins: Sequence[int],
+    noise: Noise,
+    *,
+    ends: bool = False,
+    once: bool = False,
 ) -> dict[str, Tensor]:
-    """The transitions of one episode in each copy, step by step: `horizon` of each.
+    """The transitions of one episode in each copy, step by step: `horizon` of each, or as many as there are.
 
     Args:
         simulator: the copies.
@@ -110,17 +117,23 @@ def lived(
         noise: of the actions; what is lived through lies on its device.
         ends: whether the task is over with the last step, so that nothing follows it; otherwise the clock has merely
             cut it off, and what it would have gone on to is worth what the critic says.
+        once: whether the task is over at the first reward above 0. What is done afterwards is left out.
     """
     device = noise.key.device
     state = torch.as_tensor(simulator.reset(begins)).float().to(device)
     found = list[dict[str, Tensor]]()
+    running = torch.ones(len(state), dtype=torch.bool, device=device)
     for step in range(horizon):
         action = act(state, noise, step)
         observed, reward = simulator.step(action.double().cpu().numpy())
         following, worth = (torch.as_tensor(seen).float().to(device) for seen in (observed, reward))
-        over = torch.full((len(state),), ends and step == horizon - 1, device=device)
-        found.append({"state": state, "action": action.float(), "reward": worth, "next": following, "ended": over})
-        state = following
+        there = (worth > 0) & once
+        over = there | (ends and step == horizon - 1)
+        made = {"state": state, "action": action.float(), "reward": worth, "next": following, "ended": over}
+        found.append(cast(dict[str, Tensor], take(made, running.nonzero()[:, 0])))
+        state, running = following, running & ~there
+        if not bool(running.any()):
+            break
     return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
 
@@ -139,7 +152,7 @@ class OwnEpisodes:
         batch: transitions in a batch.
         horizon: steps of an episode.
         every: steps of training between the times that each copy lives through one.
-        ends: see `lived`.
+        ends, once: see `lived`.
         limit: on the transitions that are ever added: afterwards it learns from memory alone.
     """
 
@@ -155,12 +168,14 @@ class OwnEpisodes:
         horizon: int = 1,
         every: int = 1,
         ends: bool = False,
+        once: bool = False,
         limit: int | None = None,
     ) -> None:
         if min(batch, horizon, every) < 1:
             raise ValueError(f"OwnEpisodes: batch, horizon and every are at least 1: {batch}, {horizon}, {every}")
         self.simulator, self.act, self.replay, self.batch = simulator, act, replay, batch
-        self.horizon, self.every, self.ends, self.limit = horizon, every, ends, limit
+        self.horizon, self.every, self.limit = horizon, every, limit
+        self.ends, self.once = ends, once
         self.lived = 0
         """Steps in the environment so far."""
 
@@ -176,8 +191,9 @@ class OwnEpisodes:
         count = self.simulator.count
         begins = (tick.seeds(count, BEGIN_SLOT) % 2**31).tolist()
         noise = Noise.of(tick.seeds(count, EPISODE_SLOT), count)
-        self.replay.add(lived(self.simulator, self.act, self.horizon, begins, noise, ends=self.ends))
-        self.lived += count * self.horizon
+        made = lived(self.simulator, self.act, self.horizon, begins, noise, ends=self.ends, once=self.once)
+        self.replay.add(made)
+        self.lived += len(made["reward"])
 
     def state(self) -> dict[str, Any]:
         """What is remembered."""
