@@ -47,7 +47,7 @@ SEEDS = 3
 CLONE: Settings = {"chunk": 8, "steps": 600, "batch": 256, "width": 256, "depth": 2, "lr": 1e-3}
 """Few steps of behaviour cloning: what comes of them finds the goal some of the time."""
 WALK: Settings = {"levels": 10, "scale_min": 0.05, "scale_max": 20.0}
-BUDGET: Settings = {"copies": 50, "env_steps": 1_000_000, "looks": 10, "times": 10, "discount": 0.99, "trace": 0.95}
+BUDGET: Settings = {"copies": 50, "env_steps": 500_000, "looks": 10, "times": 10, "discount": 0.99, "trace": 0.95}
 """The same for all arms: how many steps of the environment, and at how many moments the policy is looked at."""
 ARMS: dict[str, Settings] = {
     "dppo": {"last": 6, "std": 0.1, "clip": [1e-2, 1e-1], "lr": 1e-3, "critic_lr": 1e-3},
