@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-from kedge.data.adapters import hdf5, minari, npz, zarr
+from kedge.data.adapters import hdf5, lerobot, minari, npz, zarr
 from kedge.data.folder import META, is_store
 from kedge.data.trajectories import Trajectories
 from kedge.errors import InputError
@@ -25,9 +25,9 @@ def open(  # noqa: A001  the word that one looks for
 
     Args:
         source: a folder that `Trajectories.save` has made, which stays on disk; a `.hdf5` file in D4RL's layout; a
-            `.npz` file; a zarr store; the folder or the name of a Minari data set on this machine. The last four are
-            read into memory, in float32.
-        keys: for `.npz`, `.hdf5` and zarr, what columns are called there, where it is unusual:
+            `.npz` file; a zarr store; the folder or the name of a Minari or a LeRobot data set on this machine. All but
+            the first are read into memory, in float32.
+        keys: for `.npz`, `.hdf5`, zarr and LeRobot, what columns are called there, where it is unusual:
             `keys={"observations": "x"}`.
         finite: False lets infinities and nan pass, to be looked at.
         one_stream: True takes a file that says nothing about ends of episodes as one episode.
@@ -42,7 +42,11 @@ def open(  # noqa: A001  the word that one looks for
         if minari.is_minari(path):
             _refuse_keys(keys, path, "Minari's")
             return minari.read(path, finite)
-        raise InputError(f"{path} is a folder, but no kedge trajectories ({META}), no zarr and no Minari data set")
+        if lerobot.is_lerobot(path):
+            return lerobot.read(path, keys, finite)
+        raise InputError(
+            f"{path} is a folder, but no kedge trajectories ({META}), no zarr, no Minari and no LeRobot data set"
+        )
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{path}: unknown suffix {path.suffix!r}, known are {', '.join(SUFFIXES)}")
@@ -50,6 +54,8 @@ def open(  # noqa: A001  the word that one looks for
     if (found := minari.by_name(str(source))) is not None:
         _refuse_keys(keys, found, "Minari's")
         return minari.read(found, finite)
+    if (found := lerobot.by_name(str(source))) is not None:
+        return lerobot.read(found, keys, finite)
     raise InputError(f"{source}: no such file{_near(path)}{_near_names(str(source))}")
 
 
@@ -62,7 +68,9 @@ def _expanded(source: Path | str) -> Path:
 
 def _refuse_keys(keys: Mapping[str, str], path: Path, whose: str) -> None:
     if keys:
-        raise InputError(f"{path}: keys are for files that others have written, .npz, .hdf5 and zarr, not for {whose}")
+        raise InputError(
+            f"{path}: keys are for files that others have written, .npz, .hdf5, zarr and LeRobot, not for {whose}"
+        )
 
 
 def _near(path: Path) -> str:
