@@ -132,11 +132,20 @@ def mutated(root: Path, mutation: Mutation) -> str:
             f"{mutation.file} has {mutation.old!r} {count} times, not once: bring the mutation up to date"
         )
     text = text.replace(mutation.old, mutation.new)
-    try:
-        compile(text, mutation.file, "exec", dont_inherit=True)
-    except SyntaxError as error:
-        raise MutationError(f"the new line is no Python ({error.msg}), so anything would go red") from None
+    _refuse_unsound(text, path)
     return text
+
+
+def _refuse_unsound(text: str, path: Path) -> None:
+    """What cannot even be read makes anything go red. Other files than code and TOML are taken as they are."""
+    try:
+        if path.suffix == ".py":
+            compile(text, path.name, "exec", dont_inherit=True)
+        elif path.suffix == ".toml":
+            tomllib.loads(text)
+    except (SyntaxError, tomllib.TOMLDecodeError) as error:
+        what, said = ("TOML", error) if isinstance(error, tomllib.TOMLDecodeError) else ("Python", error.msg)
+        raise MutationError(f"the new line is no {what} ({said}), so anything would go red") from None
 
 
 def fingerprint(root: Path, mutation: Mutation) -> str:

@@ -69,6 +69,10 @@ def doubled():
 
 def test_fixture(doubled):
     assert doubled == 2
+
+
+def test_settings():
+    assert "two = 2" in open(tiny.__file__.replace("__init__.py", "settings.toml")).read()
 """
 
 SETTINGS = """
@@ -87,7 +91,8 @@ def mutation(
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name, text in {"src/tiny/__init__.py": SOURCE, "tests/test_tiny.py": TESTS, "pyproject.toml": SETTINGS}.items():
+    files = {"src/tiny/__init__.py": SOURCE, "tests/test_tiny.py": TESTS, "pyproject.toml": SETTINGS}
+    for name, text in {**files, "src/tiny/settings.toml": "two = 2\n"}.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -121,15 +126,16 @@ def test_red_survived_and_unusable_are_told_apart(project: Path) -> None:
         mutation("the case is named", ["TestHalf::test_half[4"], "x / 2", "x / 3"),
         mutation("the code raises in a fixture", ["test_fixture"], "x + x", "x[0]"),
         mutation("slow tests count", ["test_slow"]),
+        mutation("a file that is no code", ["test_settings"], "two = 2", "two = 3", "src/tiny/settings.toml"),
         mutation("nobody looks", ["test_blind"]),
         mutation("one of two looks", ["test_double", "test_blind"]),
         mutation("only a case it does not change", ["TestHalf::test_half[0]"], "x / 2", "x / 3"),
     )
     red = ["square", "one case of a parametrised test", "the class is named", "the case is named"]
-    red += ["the code raises in a fixture", "slow tests count"]
+    red += ["the code raises in a fixture", "slow tests count", "a file that is no code"]
     green = ["nobody looks", "one of two looks", "only a case it does not change"]
     assert outcomes(done) == {**dict.fromkeys(red, "red"), **dict.fromkeys(green, "GREEN")}
-    assert "6 red, 3 survived, 0 unusable" in done.stdout
+    assert "7 red, 3 survived, 0 unusable" in done.stdout
     assert done.returncode == 1
     assert set(lock_of(project)) == {f"tests/test_tiny.py::{name}" for name in red}
 
@@ -143,6 +149,7 @@ PROVES_NOTHING = {
     "red anyway": (mutation("m", ["test_red_anyway"]), "red without the mutation: AssertionError"),
     "left out": (mutation("m", ["test_left_out"]), "without the mutation: test_left_out is left out"),
     "no Python": (mutation("m", ["test_double"], new="x +"), "is no Python"),
+    "no TOML": (mutation("m", ["test_settings"], "two = 2", "two =", "src/tiny/settings.toml"), "is no TOML"),
     "a name that is not there": (mutation("m", ["test_double"], new="x + y"), "proves nothing: NameError"),
     "breaks the collection": (mutation("m", ["test_double"], "def double(x):", "def double(x=y):"), "not be collected"),
     "no end": (mutation("m", ["test_loop"]), "stopped after 6 s"),
