@@ -26,4 +26,6 @@ autodoc_typehints_description_target = "documented"
 
 html_theme = "furo"
 html_title = "kedge"
+html_static_path = ["_static"]
+html_css_files = ["kedge.css"]
 html_show_sphinx = False

@@ -1,4 +1,4 @@
-"""Draws what the pages show: the index's samples, and the figures and tables of `benchmarks/results/kernel.json`.
+"""Draws what the pages show: two moons' samples, and the figures and tables of `benchmarks/results/kernel.json`.
 
 A Sphinx extension. Before each build it writes Markdown and SVG into `docs/_drawn`, which the pages include, so that no
 figure and no number of a measurement is ever typed. Each figure is drawn twice, for light and for dark pages.
@@ -29,6 +29,9 @@ ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
+WIDE = 6.0
+"""Inches from which on a figure scrolls on a narrow page, for its words would be too small."""
+
 OWN_TIME = ("Euler", "Heun")
 """The solvers that integrate in the path's own time; the others work in `(alpha, sigma)`."""
 
@@ -52,6 +55,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", lambda _: draw())
     app.setup_extension("drawn_fv")
     app.setup_extension("drawn_align")
+    app.setup_extension("drawn_home")
+    app.setup_extension("drawn_systems")
+    app.setup_extension("drawn_history")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -82,16 +88,16 @@ def measured() -> dict[str, Any]:
     return result
 
 
-# The index's figure
+# The figure of the page on how it works
 
 
 def draw_samples() -> None:
     """Runs the code of the section that shows this figure, block by block, and draws its data and its samples."""
     names: dict[str, Any] = {}
-    sections = (DOCS / "index.md").read_text(encoding="utf-8").split("\n## ")
+    sections = (DOCS / "how.md").read_text(encoding="utf-8").split("\n## ")
     section = next(text for text in sections if "_drawn/moons.md" in text)
     for block in re.findall(r"^```python\n(.*?)^```", section, re.M | re.S):
-        exec(compile(block, "docs/index.md", "exec"), names)
+        exec(compile(block, "docs/how.md", "exec"), names)
     sets = {"data": names["moons"][:2000], "samples": names["samples"]}
 
     def paint(figure: Figure, page: Page) -> None:
@@ -263,7 +269,8 @@ def figure_of(name: str, size: tuple[float, float], paint: Painter, alt: str) ->
             file = f"{name}-{page.name}.svg"
             figure.savefig(DRAWN / file, transparent=True, dpi=200, metadata={"Date": None})
         shown.append(f"```{{image}} _drawn/{file}\n:alt: {alt}\n:class: only-{page.name}\n:width: 100%\n```\n")
-    write(name, "\n".join(shown))
+    text = "\n".join(shown)
+    write(name, f":::{{container}} wide\n{text}:::\n" if size[0] > WIDE else text)
 
 
 def table(head: Sequence[str], rows: Any) -> str:

@@ -27,7 +27,8 @@ class Inspect(Command):
         str,
         tyro.conf.Positional,
         tyro.conf.arg(
-            metavar="FILE", help="An .npz or .hdf5 file, a zarr store, a Minari set, a folder that kedge has saved."
+            metavar="FILE",
+            help="An .npz or .hdf5 file, a zarr store, a Minari or LeRobot set, a folder that kedge has saved.",
         ),
     ]
 
