@@ -29,7 +29,7 @@ ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
-WIDE = 6.0
+WIDE = 6.5
 """Inches from which on a figure scrolls on a narrow page, for its words would be too small."""
 
 OWN_TIME = ("Euler", "Heun")

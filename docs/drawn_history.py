@@ -29,7 +29,7 @@ def draw() -> None:
     if len(rows) < 2:
         write("history", "*A single version is stored here: the history is drawn from a clone with its commits.*\n")
         return
-    write("history", table(["measured", "of commit", *WALKS, "trainer against by hand"], rows))
+    write("history", table(["commit", *WALKS, "trainer against by hand", "measured"], rows))
 
 
 def versions() -> list[tuple[str, dict[str, Any]]]:
@@ -49,7 +49,8 @@ def row(day: str, result: dict[str, Any]) -> list[str]:
     """One version: medians, in microseconds a step, and the ratio of a training step."""
     steps = {one["walk"]: one["us_per_step"] for one in result["walk"] if one["library"] == "kedge"}
     walks = [f"{steps[name]:.1f}" if name in steps else "" for name in WALKS]
-    return [day, f"`{result['commit'][:10]}`", *walks, f"{result['training_step']['ratio']:.3f}"]
+    where = f"{day}, {result['machine']['cpu']}, {result['machine']['cores']} cores"
+    return [f"`{result['commit'][:10]}`", *walks, f"{result['training_step']['ratio']:.3f}", where]
 
 
 def git(*args: str) -> str:
