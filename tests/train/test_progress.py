@@ -21,14 +21,15 @@ class Terminal(io.StringIO):
         return True
 
 
-def run(progress: bool | None, pause: float = 0.0) -> None:
+def run(progress: bool | None, pause: float = 0.0, log_every: int = 4) -> None:
     model = nn.Linear(2, 2)
 
     def loss(batch: torch.Tensor, tick: object) -> tuple[torch.Tensor, dict[str, float]]:
         time.sleep(pause)
         return model(batch).square().mean(1), {}
 
-    Trainer([Part(model, loss, AdamW())], Batches(torch.randn(8, 2), 4), 40, log_every=4, progress=progress).train()
+    source = Batches(torch.randn(8, 2), 4)
+    Trainer([Part(model, loss, AdamW())], source, 40, log_every=log_every, progress=progress).train()
 
 
 @pytest.mark.parametrize("progress", [None, False])
@@ -45,6 +46,16 @@ def test_plain_lines_where_asked_for(capsys: pytest.CaptureFixture[str], monkeyp
     assert lines[-1].startswith("training 40/40  ")
     for word in ("steps/s", "left", "loss 0."):
         assert word in lines[-1]
+
+
+def test_a_loss_is_shown_once_there_is_one(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also at the end of a run that is shorter than the steps that a loss is averaged over."""
+    monkeypatch.setattr(shown, "LINE", 0.05)
+    run(True, pause=0.005, log_every=50)
+    lines = capsys.readouterr().err.splitlines()
+    assert not any("loss" in line for line in lines[:-1])
+    assert lines[-1].startswith("training 40/40  ")
+    assert "loss 0." in lines[-1]
 
 
 def test_a_bar_on_a_terminal_with_rate_time_left_and_loss(monkeypatch: pytest.MonkeyPatch) -> None:

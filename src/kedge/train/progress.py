@@ -21,7 +21,8 @@ class Progress:
     def __init__(self, shown: bool | None, steps: int, step: int, title: str) -> None:
         self.steps, self.first, self.title = steps, step, title
         self.begun = self.drawn = time.monotonic()
-        self.loss = float("nan")
+        self.loss: float | None = None
+        """The last one that was averaged over some steps; None before there is any."""
         terminal = sys.stderr.isatty()
         self.bar: Any = self._open_bar(step) if terminal and shown is not False else None
         self.lines = shown is True and not terminal
@@ -44,11 +45,12 @@ class Progress:
 
     def _draw(self, step: int, now: float) -> None:
         rate = (step - self.first) / max(now - self.begun, 1e-9)
+        loss = "" if self.loss is None else f"loss {self.loss:.4g}"
         if self.bar is not None:
-            self.bar.update(self.task, completed=step, rate=f"{rate:.1f}/s", loss=f"loss {self.loss:.4g}", refresh=True)
+            self.bar.update(self.task, completed=step, rate=f"{rate:.1f}/s", loss=loss, refresh=True)
         else:
             left = clock((self.steps - step) / rate) if rate > 0 else "?"
-            announce(f"{self.title} {step}/{self.steps}  {rate:.1f} steps/s  {left} left  loss {self.loss:.4g}")
+            announce(f"{self.title} {step}/{self.steps}  {rate:.1f} steps/s  {left} left  {loss}".rstrip())
 
     def _open_bar(self, step: int) -> Any:
         from rich.console import Console

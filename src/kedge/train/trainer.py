@@ -113,6 +113,7 @@ class Trainer:
                 if self._due():
                     self._save_or_warn()
             self._end()
+            bar.loss = self.row.get(self._label(0) + "loss", bar.loss)
         if interrupts.received is not None and self.step < self.steps:
             kept = "run the same command again to go on" if self.run else "nothing is kept, for it has no run folder"
             announce(f"{self.title}: stopped after {self.step} of {self.steps} steps; {kept}")
