@@ -387,7 +387,10 @@ BAD: dict[str, tuple[Make, str]] = {
         lambda p: text(p / "x.csv"),
         r"x.csv: unknown suffix '.csv', known are .npz, .hdf5, .h5, .zarr$",
     ),
-    "not a data folder": (lambda p: p, r" is a folder, but no kedge trajectories \(meta.json\), no zarr, no Minari and no LeRobot"),
+    "not a data folder": (
+        lambda p: p,
+        r" is a folder, but no kedge trajectories \(meta.json\), no zarr, no Minari",
+    ),
     "text called npz": (lambda p: text(p / "x.npz"), r"x.npz is no .npz file$|x.npz cannot be read as .npz \("),
     "npz cut short": (
         lambda p: (npz(p / "x.npz", obs=O), (p / "x.npz").write_bytes((p / "x.npz").read_bytes()[:200]), p / "x.npz")[
