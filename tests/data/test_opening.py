@@ -389,7 +389,7 @@ BAD: dict[str, tuple[Make, str]] = {
     ),
     "not a data folder": (
         lambda p: p,
-        r" is a folder, but no kedge trajectories \(meta.json\), no zarr, no Minari",
+        r" is a folder, but no kedge trajectories \(meta.json\), no zarr, no Minari and no LeRobot",
     ),
     "text called npz": (lambda p: text(p / "x.npz"), r"x.npz is no .npz file$|x.npz cannot be read as .npz \("),
     "npz cut short": (
