@@ -14,7 +14,6 @@ from torch.nn import functional
 from kedge.cond import Cond
 from kedge.kernels import Gaussian
 from kedge.nets.contract import check_sizes
-from kedge.nets.mlp import ACTIVATIONS
 from kedge.noise import Noise
 from kedge.rl.action_value import normed
 from kedge.tree import first_leaf, sum_event
@@ -85,11 +84,8 @@ class SquashedGaussian(nn.Module):
         norm: bool = True,
     ) -> None:
         super().__init__()
-        sizes = {f"hidden[{i}]": n for i, n in enumerate(hidden)}
-        check_sizes("SquashedGaussian", state=state, action=action, **sizes)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"SquashedGaussian: unknown activation {activation!r}; one of {', '.join(ACTIVATIONS)}")
-        self.body = nn.Sequential(*normed([state, *hidden], ACTIVATIONS[activation], norm))
+        check_sizes("SquashedGaussian", state=state, action=action)
+        self.body = nn.Sequential(*normed("SquashedGaussian", state, hidden, activation, norm))
         self.head = nn.Linear(hidden[-1], 2 * action)
         self.squash, self.log_std = Squash(limit), log_std
 
