@@ -172,7 +172,7 @@ class ChunkController:
         chunk, place = divmod(self.step, self.policy.steps)
         if place == 0:
             who = np.flatnonzero(active)
-            seeds = (self.noise.uniform((len(active),), chunk) * 2**53).long()
+            seeds = self.noise.seeds(chunk)
             self._chunks = np.zeros((len(active), self.policy.steps, self.policy.shape[1]))
             if len(who):
                 self._chunks[who] = self.policy.draw(observations[who], seeds[torch.from_numpy(who)])

@@ -153,9 +153,8 @@ class DenoisingActor(nn.Module):
         """The walks."""
         record, begun = Record(), len(state)
         start = self.sigma * noise.normal((begun, self.dim), step, START_SLOT, state.dtype)
-        seeds = (noise.uniform((begun,), step, ACTION_SLOT) * 2**52).long()
         recording = replace(self.walk, hooks=[*self.walk.hooks, record])
-        recording.run(start, Cond.of(state=state), seeds=seeds, grad=torch.is_grad_enabled())
+        recording.run(start, Cond.of(state=state), seeds=noise.seeds(step, ACTION_SLOT), grad=torch.is_grad_enabled())
         return record
 
 
