@@ -30,12 +30,21 @@ METHODS = {
     "loop": "policy gradient, leave-one-out",
     "ddpo": "policy gradient, scaled (DDPO)",
     "awm": "matching (AWM)",
+    "fpo": "matching, clipped ratios (FPO)",
     "sdpo": "pairs, step by step (SDPO)",
+    "b2": "policy gradient of branches (B2-DiffuRL)",
+    "setpo": "policy gradient, with a set's variety (SetPO)",
+    "dpp": "policy gradient, with a set's volume (DPP-GRPO)",
 }
-REWARDS = {"speed": "sooner at the goal", "zone": "out of a box", "calm": "a black box: slower than a limit"}
+REWARDS = {
+    "speed": "sooner at the goal",
+    "zone": "out of a box",
+    "clear": "a black box: clear of walls",
+    "calm": "a black box: slower than a limit",
+}
 WAYS = {"vmpo": "VMPO", "ddpo": "DDPO", "awm": "AWM"}
 TUNED = {"dppo": "DPPO", "fpo": "FPO", "dsrl": "DSRL, with aliasing"}
-COSTS = {"zone": "zone", "calm": "fast"}
+COSTS = {"zone": "zone", "clear": "near", "calm": "fast"}
 """What of a reward can be seen in what was done."""
 
 
@@ -78,17 +87,11 @@ def draw_frontier(results: Mapping[str, Mapping[str, Any]]) -> None:
     """The table and the figure."""
     found = {name: results[f"frontier-{name}"] for name in METHODS if f"frontier-{name}" in results}
     if not found:
-        for piece in ("align_frontier", "align_frontier_figure"):
+        for piece in ("align_frontier", "align_frontier_one", "align_frontier_figure"):
             write(piece, NOTHING)
         return
-    betas = sorted({row["beta"] for result in found.values() for row in result["rows"] if "beta" in row}, reverse=True)
-    head = ["method", *(f"nats from the tilt, beta {beta:g}" for beta in betas), "reward at the least beta, or the end"]
-    rows = []
-    for name, result in found.items():
-        cells = [_spread([row["from_tilt"] for row in result["rows"] if row.get("beta") == beta]) for beta in betas]
-        rows.append([METHODS[name], *cells, _spread([row["reward"] for row in _last(result["rows"])])])
-    seeds = len({row["seed"] for result in found.values() for row in result["rows"]})
-    write("align_frontier", table(head, rows) + f"\nMeans and ranges of {seeds} seeds.\n")
+    write("align_frontier", _nats(found, "modes"))
+    write("align_frontier_one", _nats(found, "one"))
 
     def paint(figure: Figure, page: Page) -> None:
         axis = figure.subplots()
@@ -96,7 +99,7 @@ def draw_frontier(results: Mapping[str, Mapping[str, Any]]) -> None:
         best = p * np.log(2 * p) + (1 - p) * np.log(2 * (1 - p))
         axis.plot(best, p, color=page.ink, linewidth=1, linestyle=":", label="what is possible")
         for place, (name, result) in enumerate(found.items()):
-            rows = result["rows"]
+            rows = _of(result, "modes")
             style = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 4}
             axis.plot(
                 [row["from_before"] for row in rows], [row["reward"] for row in rows], linestyle="none",
@@ -112,6 +115,28 @@ def draw_frontier(results: Mapping[str, Mapping[str, Any]]) -> None:
         "align_frontier_figure", (7.2, 4.2), paint,
         "Mean reward against divergence from where each method began; the dotted line is the best possible.",
     )  # fmt: skip
+
+
+def _of(result: Mapping[str, Any], scene: str) -> list[Mapping[str, Any]]:
+    """The rows of one scene."""
+    return [row for row in result["rows"] if row.get("scene", "modes") == scene]
+
+
+def _nats(found: Mapping[str, Mapping[str, Any]], scene: str) -> str:
+    """How near each method comes to the tilt of each temperature; those without one, how far they go for what."""
+    rows = {name: _of(result, scene) for name, result in found.items() if _of(result, scene)}
+    betas = sorted({row["beta"] for each in rows.values() for row in each if "beta" in row}, reverse=True)
+    head = ["method", *(f"nats from the tilt, beta {beta:g}" for beta in betas), "effective share there"]
+    head += ["reward there, or at the end", "nats from where it began"]
+    cells = []
+    for name, each in rows.items():
+        last = _last(each)
+        tilts = [_spread([row["from_tilt"] for row in each if row.get("beta") == beta]) for beta in betas]
+        shares = [row["ess"] for row in last if "ess" in row]
+        ends = [_spread([row[what] for row in last]) for what in ("reward", "from_before")]
+        cells.append([METHODS[name], *tilts, _spread(shares), *ends])
+    seeds = len({row["seed"] for each in rows.values() for row in each})
+    return table(head, cells) + f"\nMeans and ranges of {seeds} seeds.\n"
 
 
 def _last(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

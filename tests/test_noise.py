@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -253,3 +255,39 @@ def test_float32_draws_are_the_float64_ones_to_their_own_resolution() -> None:
     bound = 2**-23 * (torch.exp(r**2 / 2) / r + 2 * math.pi * r)
     inside = (r > 0.05) & (r < 4.5)  # where first order is enough
     assert ((z32 - z).abs() < 1.1 * bound + 2e-6)[inside].all()
+
+
+COMPILED = """
+import torch
+from kedge.noise import Noise
+
+def drawn(key):
+    noise = Noise(key)
+    return noise._bits(40, 4, 2, 1), Noise.of(11, 9)._bits(5, 3, 1, 0)
+
+torch.set_num_threads(1)
+key = Noise.of(5, 7).key
+for one, other in zip(drawn(key), torch.compile(drawn, fullgraph=True)(key)):
+    assert one.equal(other)
+"""
+
+
+@pytest.mark.slow
+def test_a_compiler_draws_the_same() -> None:
+    """Inductor works out products of a range and a number in integers that do not wrap, unless it is kept from it. In
+    a process of its own: checked annotations would break the graph.
+    """
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_seeds_of_seeds_belong_to_the_sample_and_the_step() -> None:
+    noise = Noise.of(3, 500)
+    found = noise.seeds(2, 1)
+    assert found.dtype == torch.int64
+    assert len(found.unique()) == 500
+    assert found[:7].equal(noise.take(torch.arange(7)).seeds(2, 1))
+    assert not found.equal(noise.seeds(3, 1))
+    assert not found.equal(noise.seeds(2, 2))
+    assert int(found.min()) >= 0
+    assert 2**51 < int(found.max()) < 2**53

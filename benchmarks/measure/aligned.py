@@ -18,6 +18,7 @@ from kedge.recipes import AWM, DDPO, VMPO
 from kedge.recipes.align import Align
 from kedge.run.evaluate import REPORTING, evaluate
 from kedge.run.scores import Scores
+from measure.black_box import NEAR, WALLS
 from measure.jobs import Job, Store
 from measure.planning import Scale, headline, recipe
 from measure.trained import logged, outcome, said
@@ -26,11 +27,12 @@ ZONE = (2.6, 2.6, 3.4, 3.4)
 """The middle of a corridor of the large maze; there is a way round for every start."""
 FAST = 4.0
 """What is too fast, in metres a second."""
-CALM = f"{Path(__file__).with_name('black_box.py')}:calm"
+BLACK_BOX = Path(__file__).with_name("black_box.py")
 STEP = 0.01
 """Seconds from one position to the next."""
-REWARDS = ("speed", "zone", "calm")
-METHODS: dict[str, Align] = {"vmpo": VMPO(), "ddpo": DDPO(), "awm": AWM()}
+METHODS: dict[str, Align] = {"vmpo": VMPO(), "awm": AWM(), "ddpo": DDPO()}
+REWARDS = {"speed": ("vmpo", "awm"), "zone": tuple(METHODS), "clear": ("vmpo", "awm"), "calm": ("vmpo",)}
+"""With which methods each is asked for."""
 PLACES, EACH, PROBED = 100, 16, 10_000_019
 
 
@@ -39,13 +41,15 @@ def jobs(scale: Scale) -> list[Job]:
     made = []
     for owner in (job for job in headline(scale) if job.name.startswith("headline-fv-large-")):
         seed = owner.settings["seed"]
-        for reward in REWARDS:
-            for name, align in METHODS.items():
+        for reward, names in REWARDS.items():
+            for name in names:
+                align = METHODS[name]
                 align = replace(align, steps=2, batch=8, each=4, evaluations=3) if scale.small else align
                 settings = owner.settings | {"kind": "aligned", "reward": reward, "method": name}
                 settings |= {"align": asdict(align), "episodes": min(100, scale.episodes)}
                 made.append(Job(f"{reward}-{name}-{seed}", settings))
-    return sorted(made, key=lambda job: (job.settings["method"] != "vmpo", job.settings["seed"]))
+    order = list(METHODS)
+    return sorted(made, key=lambda job: (order.index(job.settings["method"]), job.settings["seed"]))
 
 
 def aligned(job: Job, store: Store) -> dict[str, Any]:
@@ -88,8 +92,8 @@ def reward_of(name: str, agent: Agent) -> Reward:
     """By its name."""
     if name == "zone":
         return Outside.of(ZONE)
-    if name == "calm":
-        return from_file(CALM)
+    if name in ("clear", "calm"):
+        return from_file(f"{BLACK_BOX}:{name}")
     assert agent.goal is not None
     return Sooner(tuple(float(along) for along in agent.goal))
 
@@ -100,15 +104,18 @@ def plans(agent: Agent, worth: Reward, states: np.ndarray) -> dict[str, list[flo
 
 
 def costs(scores: Scores) -> dict[str, list[float]]:
-    """Of what was done, episode by episode until the goal: the share of the time in the zone, and too fast."""
+    """Of what was done, episode by episode until the goal: the share of the time in the zone, too near to a wall, and
+    too fast.
+    """
     assert scores.positions is not None
     x0, y0, x1, y1 = ZONE
-    found: dict[str, list[float]] = {"zone": [], "fast": []}
+    found: dict[str, list[float]] = {"zone": [], "near": [], "fast": []}
     for path, solved in zip(scores.positions, scores.solved_at, strict=True):
         moments = path[: int(solved) + 1 if solved >= 0 else len(path)]
         moments = moments[np.isfinite(moments).all(1)]
         inside = ((moments > (x0, y0)) & (moments < (x1, y1))).all(1)
         speed = np.linalg.norm(np.diff(moments, axis=0), axis=1) / STEP if len(moments) > 1 else np.zeros(1)
         found["zone"].append(round(float(inside.mean()), 4))
+        found["near"].append(round(float(WALLS.blocked(moments, NEAR).mean()), 4))
         found["fast"].append(round(float((speed > FAST).mean()), 4))
     return found

@@ -60,10 +60,19 @@ def mix(z: Tensor) -> Tensor:
     return z ^ _shift(z, 31)
 
 
+def _multiples(first: int, count: int, device: torch.device | str | None) -> Tensor:
+    """`(first + i) * WEYL` modulo 2^64, i = 0, 1, ...: by sums, for compilers know products of a range and a number so
+    well that they work them out themselves, in numbers that do not wrap.
+    """
+    weyl = torch.full((count,), WEYL, device=device)
+    weyl[:1] = _wrapped(first, WEYL)
+    return weyl.cumsum(0)
+
+
 def _keys(seed: int, batch: int, device: torch.device | str | None) -> Tensor:
     """Of the seed and each sample's index in the call."""
-    index = torch.arange(batch, device=device)
-    return mix(mix(torch.full_like(index, _wrapped(seed, 1)) + WEYL) + index * WEYL)
+    weyl = _multiples(0, batch, device)
+    return mix(mix(torch.full_like(weyl, _wrapped(seed, 1)) + WEYL) + weyl)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,11 +128,15 @@ class Noise:
             self._ahead[drawn] = self._normals(count, block * AHEAD_STEPS, AHEAD_STEPS, slot, dtype)
         return self._ahead[drawn][offset].reshape(tuple(shape)).clone()
 
+    def seeds(self, step: int, slot: int = 0) -> Tensor:
+        """`[B]` whole numbers, of which other noise can be made."""
+        return (self.uniform((len(self.key),), step, slot) * 2**53).long()
+
     def _bits(self, count: int, first: int, steps: int, slot: int) -> Tensor:
         """`[steps, B, count]` of 64 random bits."""
-        numbers = torch.arange(first, first + steps, device=self.key.device)[:, None] * WEYL
-        stream = mix(mix(self.key + numbers) + _wrapped(slot + 1, MIX_2))
-        return mix(stream[..., None] + torch.arange(1, count + 1, device=self.key.device) * WEYL)
+        device = self.key.device
+        stream = mix(mix(self.key + _multiples(first, steps, device)[:, None]) + _wrapped(slot + 1, MIX_2))
+        return mix(stream[..., None] + _multiples(1, count, device))
 
     def _normals(self, count: int, first: int, steps: int, slot: int, dtype: torch.dtype) -> Tensor:
         """`[steps, B, count]`, by Box and Muller: `sqrt(-2 log u) (cos, sin)(2 pi v)`."""

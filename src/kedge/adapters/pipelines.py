@@ -13,7 +13,7 @@ from kedge.cond import Cond
 from kedge.denoise import Denoiser, Prediction
 from kedge.errors import InputError
 from kedge.paths import Tabled
-from kedge.tree import first_leaf
+from kedge.tree import first_leaf, lead
 
 HEARS = {"prompt": "encoder_hidden_states"}
 """What the fields of a condition are called where the network is called."""
@@ -79,7 +79,7 @@ class Called(nn.Module):
             return value
         if name not in self.null:
             raise InputError(f"{name} is null for some samples: say with null= what the network hears then")
-        return torch.where(keep.reshape(-1, *[1] * (value.ndim - 1)), value, self.null[name].to(value))
+        return torch.where(lead(keep, value) > 0, value, self.null[name].to(value))
 
 
 @dataclass(frozen=True)

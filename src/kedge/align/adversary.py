@@ -14,7 +14,7 @@ from kedge.align.policy import StepValue, values_at
 from kedge.align.rewards import Reward, rewarded
 from kedge.align.walks import Recorded
 from kedge.train import OptimiserSpec, Part, Tick
-from kedge.tree import Tree, first_leaf, leaves, take, tree_map
+from kedge.tree import Tree, first_leaf, lead, leaves, take, tree_map
 
 DATA_SLOT, BETWEEN_SLOT = 16, 17
 """Streams of their own: which data a critic sees, and where between data and ends its slope is taken."""
@@ -70,7 +70,7 @@ class Adversary(nn.Module):
 
     def _slope(self, datum: Tree, end: Tree, share: Tensor) -> Tensor:
         """`|grad f|` at `u datum + (1 - u) end`, `[B]`."""
-        there = tree_map(lambda d, e: e.lerp(d, share.to(e).reshape(-1, *[1] * (e.ndim - 1))), datum, end)
+        there = tree_map(lambda d, e: e.lerp(d, lead(share, e)), datum, end)
         there = tree_map(lambda x: x.detach().requires_grad_(), there)
         with torch.enable_grad():
             slopes = torch.autograd.grad(self.reward(there).sum(), leaves(there), create_graph=True)

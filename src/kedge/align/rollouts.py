@@ -191,8 +191,7 @@ class Rollouts:
 
     def _walked(self, observations: np.ndarray, tick: Tick, k: int) -> tuple[Record, np.ndarray]:
         record, n, path = Record(), len(observations), self.walk.path
-        seeds = Noise.of(tick.seeds(n, CHUNK_SLOT), n, tick.device)
-        seeds = (seeds.uniform((n,), k) * 2**53).long()
+        seeds = Noise.of(tick.seeds(n, CHUNK_SLOT), n, tick.device).seeds(k)
         z = Noise.of(seeds, n, tick.device).normal((n, *self.acting.shape), 0, START_SLOT, self.dtype)
         start = z * torch.as_tensor(path.sigma(self.walk.grid.levels(path).t[0])).to(z)
         walk = replace(self.walk, hooks=[*self.walk.hooks, record])

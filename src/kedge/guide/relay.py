@@ -13,7 +13,7 @@ from kedge.cond import take_cond
 from kedge.denoise import Estimate, Pinning, as_estimator
 from kedge.elementary import Level
 from kedge.paths.gaussian import GaussianPath
-from kedge.tree import Tree, tree_map
+from kedge.tree import Tree, lead, tree_map
 
 
 class Told:
@@ -82,13 +82,9 @@ class Relay(nn.Module):
         if not bool(turn.any()):
             return before
         after = late.estimate(x_t, t, told.late)
-        return Estimate(tree_map(lambda a, b: torch.where(_aligned(turn, a), a, b), after.x, before.x), after.extra)
+        return Estimate(tree_map(lambda a, b: torch.where(lead(turn, a) > 0, a, b), after.x, before.x), after.extra)
 
     def prepare(self, cond: Any) -> Any:
         """As each of them does."""
         early, late = (one.prepare(cond) for one in self._both)
         return cond if early is cond and late is cond else Told(early, late)
-
-
-def _aligned(turn: Tensor, like: Tensor) -> Tensor:
-    return turn.reshape(turn.shape + (1,) * (like.ndim - turn.ndim))

@@ -84,7 +84,7 @@ class ChunkPolicy:
     execute:      how many actions of a chunk are done; None: all
     limit:        actions are held within `-limit` and `limit` where they are done; None: as they come
     name:         what a table calls it
-    start:        `start(state [B, S], noise) -> [B, Ta A]`, the noise that a walk begins with, for what is seen; None:
+    begin:        `begin(state [B, S], noise) -> [B, Ta A]`, the noise that a walk begins with, for what is seen; None:
                   noise that nobody picks
     """
 
@@ -95,7 +95,7 @@ class ChunkPolicy:
     execute: int | None = None
     limit: float | None = 1.0
     name: str = "policy"
-    start: Callable[[Tensor, Noise], Tensor] | None = None
+    begin: Callable[[Tensor, Noise], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != 2 or not 1 <= self.steps <= self.shape[0]:
@@ -135,11 +135,11 @@ class ChunkPolicy:
         shift = self.actions.shift
         first = torch.as_tensor(path.sigma(self.walk.grid.levels(path).t[0])).to(shift)
         noise, shape = Noise.of(seeds, n, shift.device), (n, *self.shape)
-        if self.start is None:
+        if self.begin is None:
             start = noise.normal(shape, -1, dtype=shift.dtype)
         else:
             with torch.no_grad():
-                start = self.start(self.state(seen), noise).view(shape)
+                start = self.begin(self.state(seen), noise).view(shape)
         chunk = self.walk.run(first * start, seen, seeds=seeds).x
         assert isinstance(chunk, Tensor)
         return self.act(chunk)
@@ -148,9 +148,9 @@ class ChunkPolicy:
         """What acts in many episodes at once."""
         return ChunkController(self)
 
-    def on(self, walk: Walk, start: Callable[[Tensor, Noise], Tensor] | None = None) -> ChunkPolicy:
+    def on(self, walk: Walk, begin: Callable[[Tensor, Noise], Tensor] | None = None) -> ChunkPolicy:
         """The same policy on another walk: fine-tuned, say, or with fewer steps; or from noise that is picked."""
-        return replace(self, walk=walk, start=start)
+        return replace(self, walk=walk, begin=begin)
 
 
 class ChunkController:
@@ -172,7 +172,7 @@ class ChunkController:
         chunk, place = divmod(self.step, self.policy.steps)
         if place == 0:
             who = np.flatnonzero(active)
-            seeds = (self.noise.uniform((len(active),), chunk) * 2**53).long()
+            seeds = self.noise.seeds(chunk)
             self._chunks = np.zeros((len(active), self.policy.steps, self.policy.shape[1]))
             if len(who):
                 self._chunks[who] = self.policy.draw(observations[who], seeds[torch.from_numpy(who)])

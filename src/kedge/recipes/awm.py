@@ -22,7 +22,7 @@ class AWM(Align):
     """Network evaluations of a plan, by the agent's own solver."""
     draws: int = 6
     """How often each plan is denoised in a step."""
-    penalty: float = 0.001
+    penalty: float = 0.01
     """What a squared distance from the estimates of the planner as it began costs."""
     trust: float = 1.0
     """... and of that from a moving average of the weights."""

@@ -42,12 +42,9 @@ class ActionValues(nn.Module):
         norm: bool = True,
     ) -> None:
         super().__init__()
-        sizes = {f"hidden[{i}]": n for i, n in enumerate(hidden)}
-        check_sizes("ActionValues", state=state, action=action, count=count, **sizes)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"ActionValues: unknown activation {activation!r}; one of {', '.join(ACTIVATIONS)}")
+        check_sizes("ActionValues", state=state, action=action, count=count)
         self.critics = nn.ModuleList(
-            nn.Sequential(*normed([state + action, *hidden], ACTIVATIONS[activation], norm), nn.Linear(hidden[-1], 1))
+            nn.Sequential(*normed("ActionValues", state + action, hidden, activation, norm), nn.Linear(hidden[-1], 1))
             for _ in range(count)
         )
 
@@ -57,9 +54,14 @@ class ActionValues(nn.Module):
         return torch.stack([critic(heard)[:, 0] for critic in self.critics])
 
 
-def normed(widths: Sequence[int], act: type[nn.Module], norm: bool) -> list[nn.Module]:
-    """Linear layers from width to width, each with a norm, if any, and its activation."""
+def normed(owner: str, size: int, hidden: Sequence[int], activation: str, norm: bool) -> list[nn.Module]:
+    """Linear layers from width to width, each with a norm, if any, and its activation. What does not fit is told in the
+    owner's name.
+    """
+    check_sizes(owner, **{f"hidden[{i}]": n for i, n in enumerate(hidden)})
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{owner}: unknown activation {activation!r}; one of {', '.join(ACTIVATIONS)}")
     made = list[nn.Module]()
-    for i, o in pairwise(widths):
-        made += [nn.Linear(i, o), *([nn.LayerNorm(o)] if norm else []), act()]
+    for i, o in pairwise([size, *hidden]):
+        made += [nn.Linear(i, o), *([nn.LayerNorm(o)] if norm else []), ACTIVATIONS[activation]()]
     return made

@@ -14,7 +14,6 @@ from torch.nn import functional
 from kedge.cond import Cond
 from kedge.kernels import Gaussian
 from kedge.nets.contract import check_sizes
-from kedge.nets.mlp import ACTIVATIONS
 from kedge.noise import Noise
 from kedge.rl.action_value import normed
 from kedge.tree import first_leaf, sum_event
@@ -85,11 +84,8 @@ class SquashedGaussian(nn.Module):
         norm: bool = True,
     ) -> None:
         super().__init__()
-        sizes = {f"hidden[{i}]": n for i, n in enumerate(hidden)}
-        check_sizes("SquashedGaussian", state=state, action=action, **sizes)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"SquashedGaussian: unknown activation {activation!r}; one of {', '.join(ACTIVATIONS)}")
-        self.body = nn.Sequential(*normed([state, *hidden], ACTIVATIONS[activation], norm))
+        check_sizes("SquashedGaussian", state=state, action=action)
+        self.body = nn.Sequential(*normed("SquashedGaussian", state, hidden, activation, norm))
         self.head = nn.Linear(hidden[-1], 2 * action)
         self.squash, self.log_std = Squash(limit), log_std
 
@@ -157,9 +153,8 @@ class DenoisingActor(nn.Module):
         """The walks."""
         record, begun = Record(), len(state)
         start = self.sigma * noise.normal((begun, self.dim), step, START_SLOT, state.dtype)
-        seeds = (noise.uniform((begun,), step, ACTION_SLOT) * 2**52).long()
         recording = replace(self.walk, hooks=[*self.walk.hooks, record])
-        recording.run(start, Cond.of(state=state), seeds=seeds, grad=torch.is_grad_enabled())
+        recording.run(start, Cond.of(state=state), seeds=noise.seeds(step, ACTION_SLOT), grad=torch.is_grad_enabled())
         return record
 
 

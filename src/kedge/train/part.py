@@ -50,7 +50,7 @@ class Tick:
 
     def seeds(self, batch: int, slot: int = 0) -> Tensor:
         """A seed for each of `batch` samples, another one at every step: for what draws by itself, such as a walk."""
-        return (self.noise(batch).uniform((batch,), self.step, slot) * 2**53).long()
+        return self.noise(batch).seeds(self.step, slot)
 
 
 Loss: TypeAlias = Callable[[Batch, Tick], tuple[Tensor, Info]]
