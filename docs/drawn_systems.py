@@ -42,7 +42,8 @@ def card(system: System) -> str:
     """Name, what it is, its figure with its origin, its code, its paper."""
     named = ((name, module) for module, _, name in (place.partition(":") for place in system.code))
     code = ", ".join(f"`{name}` in `{module}`" for name, module in named)
-    origin = "measured" if system.stored else f"[its test](../{system.test}) demands it"
+    demanded = f"[its test](../{system.test}) demands it"
+    origin = " and ".join([*(["measured"] if system.stored else []), *([demanded] if system.demands else [])])
     lines = (
         f"**[{system.id}]({system.page})**: {system.what}.",
         f"*{system.figure[0].upper()}{system.figure[1:]}* ({origin}).",

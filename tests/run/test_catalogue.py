@@ -52,13 +52,16 @@ def test_its_test_is_there(system: System) -> None:
 
 
 @NAMED
-def test_its_figure_has_a_number_and_one_origin(system: System) -> None:
-    """A line of the test that demands it, or stored results of which each number is the mean."""
+def test_its_figure_is_demanded_or_measured(system: System) -> None:
+    """Lines of the test, which are there to the letter, or stored results; and no decimal that is in neither."""
     assert re.search(r"\d", system.figure)
-    assert (system.demands is None) == bool(system.stored)
-    if system.demands is not None:
-        assert system.demands.startswith("assert ")
-        assert f"    {system.demands}" in text(system.test)
+    assert system.demands or system.stored
+    for line in system.demands:
+        assert "assert" in line
+        assert f"    {line}" in text(system.test)
+    known = {float(n) for line in system.demands for n in re.findall(r"(?<![\w.])\d[\d_]*\.?\d*(?:e-?\d+)?", line)}
+    known |= {float(one.value) for one in system.stored}
+    assert {float(n) for n in re.findall(r"\d+\.\d+", system.figure)} <= known
 
 
 @NAMED

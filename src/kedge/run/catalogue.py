@@ -45,17 +45,17 @@ class System:
     """What shows that it works, in a line with a number in it."""
     page: str
     """Where the documentation speaks of it."""
-    demands: str | None = None
-    """The line of the test that demands the figure."""
+    demands: tuple[str, ...] = ()
+    """The lines of the test that demand the figure."""
     stored: tuple[Stored, ...] = ()
-    """The results that the figure's numbers are taken from; then nothing else has to demand it."""
+    """The results that its numbers are taken from, where they were measured."""
 
     @property
     def origin(self) -> str:
         """Where the figure comes from."""
-        if not self.stored:
-            return f"demanded by {self.test}"
-        return "measured: " + ", ".join(dict.fromkeys(f"benchmarks/results/{one.files}" for one in self.stored))
+        measured = dict.fromkeys(f"benchmarks/results/{one.files}" for one in self.stored)
+        said = [f"measured: {', '.join(measured)}"] if measured else []
+        return "; ".join([*said, *([f"demanded by {self.test}"] if self.demands else [])])
 
     @property
     def link(self) -> str:
@@ -104,4 +104,5 @@ def of_family(family: str | None) -> list[System]:
 
 def _system(row: dict[str, Any], family: str) -> System:
     stored = tuple(Stored(**one) for one in row.get("stored", ()))
-    return System(**{**row, "family": family, "code": tuple(row["code"]), "stored": stored})
+    several = {name: tuple(row.get(name, ())) for name in ("code", "demands")}
+    return System(**{**row, **several, "family": family, "stored": stored})
