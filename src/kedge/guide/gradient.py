@@ -12,7 +12,7 @@ from torch import Tensor
 from kedge.denoise import Estimate, Estimator
 from kedge.elementary import Level, ratio
 from kedge.guide.guide import Guide
-from kedge.paths.gaussian import GaussianPath, affine
+from kedge.paths.gaussian import GaussianPath, affine, scaled
 from kedge.tree import Tree, first_leaf, leaves, tree_map
 
 Through = Literal["state", "estimate", "clean"]
@@ -62,10 +62,15 @@ class Gradient(Guide):
         """Switches gradients on by itself, and leaves none behind where the caller has them off."""
         if self.weight == 0:
             return inner.estimate(x_t, t, cond)
+        estimate, shift = self.pull(inner, x_t, t, cond)
+        return Estimate(affine(1.0, estimate.x, 1.0, shift), estimate.extra)
+
+    def pull(self, inner: Estimator, x_t: Tree, t: Level, cond: Any) -> tuple[Estimate, Tree]:
+        """The estimate as it was, and what is added to it."""
         through = {"state": self._through_state, "estimate": self._through_estimate, "clean": self._at_clean}
         estimate, gradient = through[self.through](inner, x_t, t, cond)
-        reach = self._reach(inner.path, t)
-        return Estimate(affine(1.0, estimate.x, self.weight * reach, gradient), estimate.extra)
+        reach = self.weight * self._reach(inner.path, t)
+        return estimate, tree_map(lambda g: scaled(reach, g), gradient)
 
     def _reach(self, path: GaussianPath, t: Level) -> Any:
         """How far the clean estimate moves for a gradient of 1: `sigma^2 / alpha`, or `sigma / alpha`; times J."""

@@ -136,24 +136,28 @@ class BiasedInitialisation(Way):
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedDiffusion(Way):
-    """GD: each step follows the score of the model and `-weight grad xi`. Their sum at a level of noise is not the score
-    of the noised product `p(x) e^{-weight xi(x)}`; samples go to xi at the cost of the model.
+    """GD: each step follows the score of the model and `-weight grad xi`. Their sum at a level of noise is not the
+    score of the noised product `p(x) e^{-weight xi(x)}`; samples go to xi at the cost of the model.
 
     Args:
         weight: of xi.
         through: where the gradient of xi is taken: see `kedge.guide.Gradient`.
         onto: what it is added to.
+        together: how many neighbours of a point come along: see `kedge.guide.Toward`.
+        most: how far a point is pulled at most, likewise; None: as far as the gradient says.
     """
 
     denoises: ClassVar[bool] = True
     weight: float = 20.0
     through: Through = "clean"
     onto: Onto = "score"
+    together: float = 1.5
+    most: float | None = 1.0
 
     def walk(self, walk: Walk, objective: Objective, scale: Scale = OWN) -> Walk:
         """With a guided denoiser."""
-        guide = Toward(objective, self.weight, self.through, self.onto).measured(scale.undo)
-        return replace(walk, denoiser=guide.on(walk.denoiser))
+        pull = Toward(objective, self.weight, self.through, self.onto, self.together, self.most)
+        return replace(walk, denoiser=pull.measured(scale.undo).on(walk.denoiser))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +170,6 @@ class StochasticSampling(GuidedDiffusion):
         by: what it is noised up from.
     """
 
-    weight: float = 60.0
     times: int = 4
     by: By = "clean"
 
