@@ -49,7 +49,7 @@ class Gradient(Guide):
     """
 
     log_likelihood: Callable[..., Tensor]
-    weight: float = 1.0
+    weight: float | int = 1.0
     through: Through = "state"
     onto: Onto = "score"
 
@@ -69,17 +69,15 @@ class Gradient(Guide):
         """The estimate as it was, and what is added to it."""
         through = {"state": self._through_state, "estimate": self._through_estimate, "clean": self._at_clean}
         estimate, gradient = through[self.through](inner, x_t, t, cond)
-        reach = self.weight * self._reach(inner.path, t)
-        return estimate, tree_map(lambda g: scaled(reach, g), gradient)
+        reach = self._reach(inner.path, t)
+        return estimate, tree_map(lambda g: scaled(self.weight * reach, g), gradient)
 
     def _reach(self, path: GaussianPath, t: Level) -> Any:
         """How far the clean estimate moves for a gradient of 1: `sigma^2 / alpha`, or `sigma / alpha`; times J."""
-        sigma = path.sigma(t)
-        least = sigma if self.onto == "eps" else sigma * sigma
+        alpha, sigma = path.alpha(t), path.sigma(t)
         if self.through == "clean":
-            alpha = path.alpha(t)
-            return least / (alpha * alpha + sigma * sigma)
-        return ratio(least, path.alpha(t))
+            return (sigma if self.onto == "eps" else sigma * sigma) / (alpha * alpha + sigma * sigma)
+        return ratio(sigma, alpha) if self.onto == "eps" else path.to_clean("score", t)[1]
 
     def _through_state(self, inner: Estimator, x_t: Tree, t: Level, cond: Any) -> tuple[Estimate, Tree]:
         with torch.enable_grad():

@@ -24,8 +24,8 @@ class Toward(Guide):
     """`score' = score - w grad xi`: samples of `p(x) e^{-w xi(x)}` are asked for. See `Gradient`, whose log-likelihood
     is `-xi` here.
 
-    Two things keep a pull believable where xi is said of few points of a trajectory, or steeply. Both change the product
-    that is asked for; without them it is exact.
+    `together` and `most` keep a pull believable where xi is said of few points of a trajectory, or steeply. Both change
+    the product that is asked for.
 
     Args:
         objective: `xi(x, t, cond) -> [B]`, the less the better: x in the data's own units (noised, and then t is its
@@ -41,11 +41,11 @@ class Toward(Guide):
     """
 
     objective: Callable[..., Tensor]
-    weight: float = 1.0
+    weight: float | int = 1.0
     through: Through = "clean"
     onto: Onto = "score"
-    together: float = 0.0
-    most: float | None = None
+    together: float | int = 0.0
+    most: float | int | None = None
     undo: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:

@@ -61,7 +61,7 @@ class Way:
     denoises: ClassVar[bool] = False
     """Whether it changes the walk: without one it can do nothing then."""
 
-    weigh: float = 1.0
+    weigh: float | int = 1.0
 
     def here(self, state: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
         """Where it is planned from."""
@@ -82,7 +82,7 @@ class Way:
 class RandomSampling(Way):
     """RS: samples as they come."""
 
-    weigh: float = 0.0
+    weigh: float | int = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +93,8 @@ class OutputPerturbation(Way):
         push: added to the first numbers of the state.
     """
 
-    push: tuple[float, ...] = ()
-    weigh: float = 0.0
+    push: tuple[float | int, ...] = ()
+    weigh: float | int = 0.0
 
     def here(self, state: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
         """Where it was pushed to."""
@@ -107,7 +107,7 @@ class OutputPerturbation(Way):
 class PostHocRanking(Way):
     """PR: samples as they come, of which the best by xi is chosen."""
 
-    weigh: float = torch.inf
+    weigh: float | int = torch.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class BiasedInitialisation(Way):
     """
 
     denoises: ClassVar[bool] = True
-    scale: float = 1.0
+    scale: float | int = 1.0
 
     def walk(self, walk: Walk, objective: Objective, scale: Scale = OWN) -> Walk:
         """From that noise scale on."""
@@ -148,11 +148,11 @@ class GuidedDiffusion(Way):
     """
 
     denoises: ClassVar[bool] = True
-    weight: float = 20.0
+    weight: float | int = 20.0
     through: Through = "clean"
     onto: Onto = "score"
-    together: float = 1.5
-    most: float | None = 1.0
+    together: float | int = 1.5
+    most: float | int | None = 1.0
 
     def walk(self, walk: Walk, objective: Objective, scale: Scale = OWN) -> Walk:
         """With a guided denoiser."""

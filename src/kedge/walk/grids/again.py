@@ -53,7 +53,7 @@ class Below:
     """
 
     grid: Grid
-    scale: float
+    scale: float | int
 
     def levels(self, path: GaussianPath) -> Levels:
         """One evaluation for each level but the last."""
