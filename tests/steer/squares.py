@@ -75,7 +75,9 @@ def acted(walk: Walk, count: int, seed: int = 0) -> dict[str, Tensor]:
     for k in range(CHUNKS):
         noise = Noise.of(seeds + 7919 * (k + 1), count)
         seen.append(table.seen())
-        x: Any = walk.run(start * noise.normal((count, LENGTH, 2), -1).float(), Cond.of(observation=seen[-1]), seeds=noise).x
+        x: Any = walk.run(
+            start * noise.normal((count, LENGTH, 2), -1).float(), Cond.of(observation=seen[-1]), seeds=noise
+        ).x
         chunks.append(x)
         table.do(x)
     return {
