@@ -40,8 +40,8 @@ MOVED, PACE, OFF = 8, 0.44, 0.25
 hand that draws misses the middle of a cell, so that about every other sketch cuts a wall."""
 PUSH = 0.5
 """Metres along the sketch by which a correction pushes."""
-ZONE = (2.6, 2.6, 3.4, 3.4)
-"""The middle of a corridor; there is a way round for every start."""
+ZONE = (4.75, 6.75, 5.25, 7.25)
+"""The middle of a corridor that most shortest ways to the goal lead through; it can be passed on either side."""
 WAYS: dict[str, Way] = {
     "random": RandomSampling(),
     "push": OutputPerturbation(push=(0.0, 0.0)),
@@ -54,8 +54,11 @@ WAYS: dict[str, Way] = {
     "stochastic-8": StochasticSampling(times=8),
 }
 """Each with its defaults."""
-LIVED = ("random", "rank", "guided", "stochastic")
-"""Those that can do something about a zone."""
+LIVED: dict[str, Way] = {
+    **{name: WAYS[name] for name in ("random", "rank", "guided", "stochastic")},
+    "rank-judged": PostHocRanking(weigh=1.0),
+}
+"""Those that can do something about a zone. Ranking by xi alone forgets the goal."""
 
 
 def jobs(scale: Scale) -> list[Job]:
@@ -150,7 +153,7 @@ def acted(job: Job, store: Store) -> dict[str, Any]:
     maze, agent = planner(job.settings, store)
     agent = replace(agent, candidates=job.settings["candidates"])
     off = StayOff(Box(*ZONE))
-    agents = {name: agent.steered(off, WAYS[name]) for name in LIVED}
+    agents = {name: agent.steered(off, way) for name, way in LIVED.items()}
     agents["keep-out"] = agent.with_guide(guide.keep_out(ZONE))
     found = {}
     for name, one in agents.items():

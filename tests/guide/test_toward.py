@@ -114,6 +114,6 @@ def test_weight_zero_asks_for_nothing_and_bad_words_are_refused() -> None:
 
     x_t, denoiser = state(), UNIT.denoiser(Trig())
     assert torch.equal(Toward(never, 0.0).on(denoiser)(x_t, 0.5), denoiser(x_t, 0.5))
-    for bad in ({"together": -1.0}, {"most": 0.0}):
-        with pytest.raises(ValueError, match=next(iter(bad))):
-            Toward(uneven, **bad)
+    for together, most in ((-1.0, None), (0.0, 0.0)):
+        with pytest.raises(ValueError, match="together is 0 or more"):
+            Toward(uneven, together=together, most=most)

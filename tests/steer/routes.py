@@ -1,8 +1,8 @@
-"""A plane with two walls and three gaps in each: trajectories through them, as an exact mixture, and sketches of them."""
+"""A plane with two walls and three gaps in each: trajectories through them, an exact mixture, and sketches of them."""
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def smooth(route: tuple[float, ...]) -> Tensor:
     x = torch.linspace(0, 2, POINTS, dtype=torch.float64)
     knots = ((0.0, 0.0), (0.4, route[0]), (0.6, route[0]), (1.4, route[1]), (1.6, route[1]), (2.0, route[2]))
     y = torch.zeros_like(x)
-    for (a, p), (b, q) in zip(knots, knots[1:], strict=False):
+    for (a, p), (b, q) in pairwise(knots):
         w = ((x - a) / (b - a)).clamp(0, 1)
         ease = w * w * (3 - 2 * w)
         y = torch.where((x >= a) & (x <= b), p + (q - p) * ease, y)
