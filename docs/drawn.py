@@ -58,6 +58,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("drawn_home")
     app.setup_extension("drawn_systems")
     app.setup_extension("drawn_history")
+    app.setup_extension("drawn_steer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

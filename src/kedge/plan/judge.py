@@ -64,8 +64,12 @@ class Judge:
             return states.new_ones(b, n, h - 1)
         return self.support.share(states.to(self.support.low))
 
-    def choose(self, values: Float[Tensor, "b n"], inside: Float[Tensor, "b n segments"]) -> Int64[Tensor, " b"]:
-        """The best candidate of each."""
+    def worth(self, values: Float[Tensor, "b n"], inside: Float[Tensor, "b n segments"]) -> Float[Tensor, "b n"]:
+        """The score of each candidate."""
         outside = 1 - inside.to(values)
         near, far = outside[..., : self.near].sum(-1), outside[..., self.near :].sum(-1)
-        return (values - self.firmness * (near + self.far * far)).argmax(1)
+        return values - self.firmness * (near + self.far * far)
+
+    def choose(self, values: Float[Tensor, "b n"], inside: Float[Tensor, "b n segments"]) -> Int64[Tensor, " b"]:
+        """The best candidate of each."""
+        return self.worth(values, inside).argmax(1)

@@ -18,6 +18,7 @@ class Plan:
     feasible:   `[B, N]` the share of each candidate that lies where logged behaviour has been; 1 where nothing tells
     best:       `[B]` the candidate that is followed
     stride:     steps from one point to the next
+    xi:         `[B, N]` how far each is from what the agent is steered to; None for one that is not
     frames:     (noise scale, the estimates `[B, N, H, S]` at that noise), noisiest first, if they were asked for
     """
 
@@ -26,6 +27,7 @@ class Plan:
     feasible: Float[np.ndarray, "b n"]
     best: Int[np.ndarray, " b"]
     stride: int
+    xi: Float[np.ndarray, "b n"] | None = None
     frames: list[tuple[float, Float[np.ndarray, "b n h s"]]] = field(default_factory=list, repr=False)
 
     @property

@@ -1,0 +1,40 @@
+"""Steering without training: what samples of a frozen denoiser are to come to, and six ways to bring them there."""
+
+from __future__ import annotations
+
+from kedge.steer.objectives import Along, ComeTo, Objective, StayOff, Together
+from kedge.steer.outcomes import Foresight, ForesightLoss, Outcomes
+from kedge.steer.steering import Steering
+from kedge.steer.ways import (
+    BiasedInitialisation,
+    GuidedDiffusion,
+    OutputPerturbation,
+    PostHocRanking,
+    RandomSampling,
+    StochasticSampling,
+    Way,
+)
+from kedge.steer.zones import Box, Disc, Polyline, Zone
+
+__all__ = [
+    "Along",
+    "BiasedInitialisation",
+    "Box",
+    "ComeTo",
+    "Disc",
+    "Foresight",
+    "ForesightLoss",
+    "GuidedDiffusion",
+    "Objective",
+    "Outcomes",
+    "OutputPerturbation",
+    "Polyline",
+    "PostHocRanking",
+    "RandomSampling",
+    "StayOff",
+    "Steering",
+    "StochasticSampling",
+    "Together",
+    "Way",
+    "Zone",
+]
