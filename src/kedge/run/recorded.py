@@ -27,7 +27,8 @@ def environment_of(task: Any) -> dict[str, Any] | None:
     if not isinstance(layout, Layout):
         return None
     goal = [float(along) for along in layout.goal]
-    return {"name": task.name, "maze": list(layout.rows), "goal": goal, "horizon": layout.horizon}
+    found = {"name": task.name, "maze": list(layout.rows), "goal": goal, "horizon": layout.horizon}
+    return found | ({"drawn": [list(box) for box in layout.drawn]} if layout.drawn else {})
 
 
 def named_for(folder: Path, task: Any) -> str | dict[str, Any] | None:
@@ -43,7 +44,10 @@ def named_for(folder: Path, task: Any) -> str | dict[str, Any] | None:
 
 def base_name(name: str) -> str:
     """A maze's name without the endings that say what was moved in it."""
-    return name.removeprefix("maze2d-").partition("-goal-")[0].partition("-steps-")[0]
+    short = name.removeprefix("maze2d-")
+    for ending in ("-goal-", "-steps-", "-walls-"):
+        short = short.partition(ending)[0]
+    return short
 
 
 def layout_from(words: Any) -> Layout | None:
@@ -58,7 +62,8 @@ def layout_from(words: Any) -> Layout | None:
         known = Layout.of(base_name(name), at, horizon)
         if (known.name, list(known.rows)) == (name, rows):
             return known
-    return Layout(name, tuple(map(str, rows)), at, horizon)
+    drawn = tuple(tuple(map(float, box)) for box in words.get("drawn") or ())
+    return Layout(name, tuple(map(str, rows)), at, horizon, drawn=drawn)
 
 
 def recorded_layout(recipe: Mapping[str, Any], task: str | None = None) -> Layout | None:
