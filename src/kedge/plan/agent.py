@@ -110,11 +110,13 @@ class Agent:
         else:
             values = self.judge.soonest(found, told, self.proposer.stride)
         inside = self.judge.inside(found)
-        best = self.judge.choose(values, inside)
+        crossings = self.judge.crossings(found)
+        best = self.judge.choose(values, inside, crossings)
         return Plan(
             states=_array(found),
             values=_array(values),
             feasible=_array(inside.mean(-1)),
+            crossings=_array(crossings),
             best=best.cpu().numpy(),
             stride=self.proposer.stride,
             frames=[(scale, _array(estimate)) for scale, estimate in shots or []],

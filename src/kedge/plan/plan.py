@@ -18,6 +18,7 @@ class Plan:
     feasible:   `[B, N]` the share of each candidate that lies where logged behaviour has been; 1 where nothing tells
     best:       `[B]` the candidate that is followed
     stride:     steps from one point to the next
+    crossings:  `[B, N]` how many segments of each cross a place that is barred; 0 where nothing is
     frames:     (noise scale, the estimates `[B, N, H, S]` at that noise), noisiest first, if they were asked for
     """
 
@@ -26,6 +27,7 @@ class Plan:
     feasible: Float[np.ndarray, "b n"]
     best: Int[np.ndarray, " b"]
     stride: int
+    crossings: Int[np.ndarray, "b n"] = field(default_factory=lambda: np.zeros((0, 0), int), repr=False)
     frames: list[tuple[float, Float[np.ndarray, "b n h s"]]] = field(default_factory=list, repr=False)
 
     @property
