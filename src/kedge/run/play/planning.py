@@ -1,0 +1,173 @@
+"""From a scene to a plan: the agent as the page has it, and how its plans are sent."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from kedge.elementary import Level
+from kedge.envs.layout import BALL
+from kedge.guide import Guide, keep_out
+from kedge.plan import Agent, Barred, Nearby, Plan, Planner
+from kedge.plan.proposer import candidate_seeds
+from kedge.run.play.scene import Scene, Settings
+from kedge.walk.solvers import DDIM, DDPM, DPMSolverPP, Euler, Heun
+from kedge.walk.state import Hook, Solver, State
+
+SOLVERS: dict[str, Solver] = {
+    "2m": DPMSolverPP(order=2), "ddim": DDIM(), "ddpm": DDPM(), "euler": Euler(), "heun": Heun(),
+}  # fmt: skip
+
+CLEAR = 0.05
+"""What guides leave between a plan and what is drawn, beyond the ball's radius where it is a wall."""
+
+MILLI = 1000.0
+"""Positions are sent as whole thousandths."""
+
+
+class SupersededError(Exception):
+    """The scene has changed: what was being planned is no longer wanted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Unless(Hook):
+    """Gives a walk up, before the network is asked again, once `gone()`."""
+
+    gone: Callable[[], bool]
+
+    def before(self, state: State, s: Level) -> State:
+        """Looks, at every step."""
+        if self.gone():
+            raise SupersededError
+        return state
+
+
+@dataclass(frozen=True)
+class Job:
+    """A plan to be made.
+
+    n:      the newest of the page's commands that it knows of
+    round:  how often this scene was planned for before: each time other noise
+    draft:  whether it is the first answer, with few candidates
+    """
+
+    scene: Scene
+    settings: Settings
+    ball: Float[np.ndarray, " s"]
+    kept: Float[np.ndarray, "1 h s"] | None
+    n: int
+    round: int
+    count: int
+    draft: bool
+
+
+@dataclass(frozen=True)
+class Made:
+    """A plan, for what it was made, and how many milliseconds that took."""
+
+    job: Job
+    plan: Plan
+    milliseconds: float
+
+
+def make(agent: Agent, job: Job, gone: Callable[[], bool] = lambda: False) -> Made:
+    """Plans. Raises `SupersededError` as soon as the job is gone."""
+    begun = time.perf_counter()
+    steered = steered_by(agent, job.scene, job.settings, gone)
+    seeds = candidate_seeds(np.zeros(1, int), job.round, job.count)
+    goal = np.array(job.scene.goal) if getattr(agent.proposer, "heeds", False) else None
+    plan = steered.consider(job.ball[None], seeds, goal=goal, frames=not job.draft, kept=job.kept)
+    return Made(job, plan, 1000 * (time.perf_counter() - begun))
+
+
+def steered_by(agent: Agent, scene: Scene, settings: Settings, gone: Callable[[], bool] = lambda: False) -> Agent:
+    """The agent with the page's settings, and with all that was drawn: guides pull its plans out of walls and zones, and
+    its judge takes a plan that crosses none.
+    """
+    walls, zones = scene.boxes("wall"), scene.boxes("zone")
+    barred = Barred(Barred.around(walls, BALL).boxes + Barred.around(zones).boxes)
+    judge = replace(agent.judge, barred=barred) if barred.boxes else agent.judge
+    proposer = agent.proposer
+    if isinstance(proposer, Planner):
+        proposer = replace(
+            proposer,
+            solver=SOLVERS[settings.solver],
+            grid=replace(proposer.grid, n=settings.steps),  # pyright: ignore[reportArgumentType]
+            nearby=_nearby(proposer.nearby, settings.steps),
+            temperature=settings.temperature,
+            guides=(*proposer.guides, *guides_of(scene, settings.strength)),
+            hooks=(Unless(gone), *proposer.hooks),
+        )
+    return replace(agent, proposer=proposer, judge=judge)
+
+
+def guides_of(scene: Scene, strength: float) -> list[Guide]:
+    """What pulls plans, for what is drawn. At strength 0 nothing does, and only the judge knows of walls and zones."""
+    if strength == 0:
+        return []
+    walls = [keep_out(box, BALL + CLEAR, strength) for box in scene.boxes("wall")]
+    return [*walls, *(keep_out(box, CLEAR, strength) for box in scene.boxes("zone"))]
+
+
+def _nearby(nearby: Nearby | None, steps: int) -> Nearby | None:
+    """Half of the steps, rounded up, as in training's own recipe."""
+    grid: Any = None if nearby is None else nearby.grid
+    return None if nearby is None else replace(nearby, grid=replace(grid, n=-(-steps // 2)))
+
+
+def levels_of(agent: Agent, steps: int) -> list[float]:
+    """The noise scales of a walk, noisiest first, the clean one last."""
+    proposer = agent.proposer
+    if not isinstance(proposer, Planner):
+        return [0.0]
+    path, grid = proposer.guided.path, replace(proposer.grid, n=steps)  # pyright: ignore[reportArgumentType]
+    return [float(path.noise_scale(t)) for t in grid.levels(path).rows()]
+
+
+def frame_of(made: Made) -> bytes:
+    """A plan on the wire: the length of a header in four bytes (little end first), the header as JSON, then positions as
+    16-bit thousandths `[frames, candidates, points, 2]`, the estimates on the way from the noisiest on and the plan last.
+    """
+    job, plan = made.job, made.plan
+    fresh = [estimate[0, :, :, :2] for _, estimate in plan.frames]
+    pictures = [_filled(estimate, plan.states[0, :, :, :2]) for estimate in fresh] + [plan.states[0, :, :, :2]]
+    best = int(plan.best[0])
+    header = {
+        "type": "plan",
+        "n": job.n,
+        "round": job.round,
+        "draft": job.draft,
+        "ms": round(made.milliseconds, 1),
+        "best": best,
+        "kept": job.kept is not None,
+        "values": _rounded(plan.values[0]),
+        "feasible": _rounded(plan.feasible[0]),
+        "crossings": plan.crossings[0].tolist(),
+        "scales": [*(float(scale) for scale, _ in plan.frames), 0.0],
+        "shape": [len(pictures), *pictures[-1].shape],
+        "stride": plan.stride,
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 4)
+    whole = np.clip(np.rint(np.stack(pictures) * MILLI), -32768, 32767).astype("<i2")
+    return len(text).to_bytes(4, "little") + text + whole.tobytes()
+
+
+def _filled(estimate: Float[np.ndarray, "k h 2"], last: Float[np.ndarray, "n h 2"]) -> Float[np.ndarray, "n h 2"]:
+    """Estimates of all candidates. Those near the last plan, which come first, and the kept one, which comes last, were
+    not denoised from pure noise: they stand where they end.
+    """
+    whole = last.copy()
+    first = len(last) - len(estimate) - (1 if len(last) > len(estimate) else 0)
+    whole[first : first + len(estimate)] = estimate
+    return whole
+
+
+def _rounded(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[float]:
+    return [round(float(v), 4) for v in values]
