@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kedge import align, data, envs, exact, fit, guide, nets, paths, plan, policy, recipes, rl, train
+    from kedge import align, data, envs, exact, fit, guide, nets, paths, plan, policy, recipes, rl, steer, train
     from kedge.cond import Cond
     from kedge.denoise import Denoiser, Estimate
     from kedge.noise import Noise
@@ -45,6 +45,7 @@ _HOMES = {
     "rl": "kedge.rl",
     "sample": "kedge.walk:sample",
     "solvers": "kedge.walk.solvers",
+    "steer": "kedge.steer",
     "train": "kedge.train",
 }
 """Where each public name lives: a module, or a name in one. Rooms load when they are first asked for."""
@@ -52,7 +53,7 @@ _HOMES = {
 __all__ = [
     "Cond", "Denoiser", "Estimate", "Noise", "Scores", "Walk", "align", "compare", "data", "envs", "evaluate", "exact",
     "fit", "grids", "guide", "hooks", "load", "nets", "paths", "plan", "policy", "recipes", "rl", "sample", "solvers",
-    "train",
+    "steer", "train",
 ]  # fmt: skip
 
 

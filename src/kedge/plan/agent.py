@@ -12,12 +12,14 @@ from torch import Tensor
 
 from kedge.errors import InputError
 from kedge.guide import Guide
+from kedge.plan.barred import best
 from kedge.plan.follow import Follower
 from kedge.plan.judge import Judge
 from kedge.plan.plan import Plan
 from kedge.plan.planner import Planner
 from kedge.plan.proposer import Frames, Proposer, candidate_seeds
 from kedge.plan.receding import Receding
+from kedge.steer import Objective, Steering, StochasticSampling, Way
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,7 @@ class Agent:
     keep:       whether what is left of the last plan is one more candidate
     goal:       where it plans to when it acts; None: wherever the critic says
     name:       what a table calls it
+    steering:   what its plans are to come to, and how; by `steered`
     """
 
     proposer: Proposer
@@ -42,6 +45,7 @@ class Agent:
     keep: bool = True
     goal: Float[np.ndarray, " g"] | None = None
     name: str = "agent"
+    steering: Steering | None = None
 
     @property
     def label(self) -> str:
@@ -99,6 +103,8 @@ class Agent:
                 "was it trained for another environment?"
             )
         states = torch.from_numpy(observations).float()
+        if self.steering is not None:
+            states = self.steering.way.here(states)
         shots: Frames | None = [] if frames else None
         rest = None if kept is None else torch.from_numpy(kept).float()
         told = _goals(self.goal if goal is None else goal, *observations.shape)
@@ -111,16 +117,30 @@ class Agent:
             values = self.judge.soonest(found, told, self.proposer.stride)
         inside = self.judge.inside(found)
         crossings = self.judge.crossings(found)
-        best = self.judge.choose(values, inside, crossings)
+        xi, chosen = self._chosen(found, values, inside, crossings)
         return Plan(
             states=_array(found),
             values=_array(values),
             feasible=_array(inside.mean(-1)),
             crossings=_array(crossings),
-            best=best.cpu().numpy(),
+            best=chosen.cpu().numpy(),
             stride=self.proposer.stride,
+            xi=None if xi is None else _array(xi),
             frames=[(scale, _array(estimate)) for scale, estimate in shots or []],
         )
+
+    def _chosen(
+        self,
+        found: Float[Tensor, "b n h s"],
+        values: Float[Tensor, "b n"],
+        inside: Float[Tensor, "b n segments"],
+        crossings: Int64[Tensor, "b n"],
+    ) -> tuple[Float[Tensor, "b n"] | None, Int64[Tensor, " b"]]:
+        """How far each candidate is from what we are steered to, and the best one."""
+        if self.steering is None:
+            return None, self.judge.choose(values, inside, crossings)
+        xi = self.steering.xi(found.flatten(0, 1)).unflatten(0, found.shape[:2])
+        return xi, best(-self.steering.loss(xi, self.judge.worth(values, inside).to(xi)), crossings)
 
     def controller(self, candidates: int | None = None) -> Receding:
         """What acts in many episodes at once."""
@@ -131,6 +151,24 @@ class Agent:
         if not isinstance(self.proposer, Planner):
             raise InputError(f"{self.name} does not denoise its plans, so that there is nothing to guide")
         return replace(self, proposer=replace(self.proposer, guides=(*self.proposer.guides, *guides)))
+
+    def steered(self, objective: Objective, way: Way | None = None) -> Agent:
+        """The same agent, its plans brought to an objective; nothing is trained and nothing is built, so that each plan
+        may have another one.
+
+        Args:
+            objective: of `kedge.steer`, in the data's own units.
+            way: of the six there; by default stochastic sampling.
+        """
+        steering = Steering(objective, StochasticSampling() if way is None else way)
+        if isinstance(self.proposer, Planner):
+            return replace(self, proposer=replace(self.proposer, steering=steering), steering=steering)
+        if steering.way.denoises:
+            raise InputError(
+                f"{self.name} does not denoise its plans: of the ways to steer it there are RandomSampling, "
+                "OutputPerturbation and PostHocRanking"
+            )
+        return replace(self, steering=steering)
 
 
 def _goals(goal: Any, count: int, width: int) -> Float[Tensor, "b g"] | None:

@@ -45,3 +45,13 @@ class Barred:
             began = ((a > low) & (a < high)).all(-1).long().cumprod(-1)
             counts += ((enters < leaves) & (began == 0)).sum(-1)
         return counts
+
+
+def best(score: Float[Tensor, "b n"], crossings: Int64[Tensor, "b n"] | None = None) -> Int64[Tensor, " b"]:
+    """The candidate of the highest score among those that cross least: a crossing counts for more than all that the
+    scores of a situation can differ by.
+    """
+    if crossings is None:
+        return score.argmax(1)
+    least = crossings.amin(1, keepdim=True)
+    return torch.where(crossings == least, score, -torch.inf).argmax(1)

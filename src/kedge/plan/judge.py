@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from kedge.data import Normaliser
-from kedge.plan.barred import Barred
+from kedge.plan.barred import Barred, best
 from kedge.plan.support import Support
 
 
@@ -74,6 +74,12 @@ class Judge:
             return torch.zeros(states.shape[:2], dtype=torch.int64, device=states.device)
         return self.barred.crossings(states)
 
+    def worth(self, values: Float[Tensor, "b n"], inside: Float[Tensor, "b n segments"]) -> Float[Tensor, "b n"]:
+        """The score of each candidate, whatever is barred."""
+        outside = 1 - inside.to(values)
+        near, far = outside[..., : self.near].sum(-1), outside[..., self.near :].sum(-1)
+        return values - self.firmness * (near + self.far * far)
+
     def choose(
         self,
         values: Float[Tensor, "b n"],
@@ -81,10 +87,4 @@ class Judge:
         crossings: Int64[Tensor, "b n"] | None = None,
     ) -> Int64[Tensor, " b"]:
         """The best candidate of each."""
-        outside = 1 - inside.to(values)
-        near, far = outside[..., : self.near].sum(-1), outside[..., self.near :].sum(-1)
-        score = values - self.firmness * (near + self.far * far)
-        if crossings is not None:  # each crossing counts for more than all that scores can differ by
-            span = score.amax(1, keepdim=True) - score.amin(1, keepdim=True)
-            score = score - crossings.to(score) * (span + 1)
-        return score.argmax(1)
+        return best(self.worth(values, inside), crossings)

@@ -19,6 +19,7 @@ class Plan:
     best:       `[B]` the candidate that is followed
     stride:     steps from one point to the next
     crossings:  `[B, N]` how many segments of each cross a place that is barred; 0 where nothing is
+    xi:         `[B, N]` how far each is from what the agent is steered to; None for one that is not
     frames:     (noise scale, the estimates `[B, N, H, S]` at that noise), noisiest first, if they were asked for
     """
 
@@ -28,6 +29,7 @@ class Plan:
     best: Int[np.ndarray, " b"]
     stride: int
     crossings: Int[np.ndarray, "b n"] = field(default_factory=lambda: np.zeros((0, 0), int), repr=False)
+    xi: Float[np.ndarray, "b n"] | None = None
     frames: list[tuple[float, Float[np.ndarray, "b n h s"]]] = field(default_factory=list, repr=False)
 
     @property

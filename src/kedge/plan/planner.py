@@ -15,6 +15,7 @@ from kedge.denoise import Estimator, as_estimator
 from kedge.guide import Guide
 from kedge.noise import Noise
 from kedge.plan.proposer import Frames
+from kedge.steer import Steering
 from kedge.tree import first_leaf
 from kedge.walk import Walk
 from kedge.walk.grids.levels import Grid
@@ -49,6 +50,7 @@ class Planner:
     at_once:     trajectories in one call of the network: what the processor's caches hold
     nearby:      candidates near the last plan, if any are wanted
     guides:      what pulls the denoiser, innermost first; each sees trajectories as the network does
+    steering:    what plans are to come to, and how, in the data's own units
     heeds:       whether the denoiser knows what to do with a goal: one that was never shown an end does not
     """
 
@@ -65,6 +67,7 @@ class Planner:
     guides: Sequence[Guide] = ()
     hooks: Sequence[Hook] = ()
     heeds: bool = True
+    steering: Steering | None = None
 
     @property
     def guided(self) -> Estimator:
@@ -113,8 +116,9 @@ class Planner:
         shots: list[list[tuple[float, Tensor]]] = []
         for some in torch.arange(b * n, device=states.device).split(self.at_once):
             watch = [Watch()] if frames is not None else []
-            walk = Walk(self.guided, self.solver, grid, [*self.hooks, Pin(mask, values[owner[some]]), *watch])
-            start = self._start(walk, flat[some], None if begun is None else begun[owner[some]])
+            pinned = values[owner[some]]
+            walk = self._steered(Walk(self.guided, self.solver, grid, [*self.hooks, Pin(mask, pinned), *watch]))
+            start = self._start(walk, flat[some], None if begun is None else begun[owner[some]], mask * pinned)
             parts.append(first_leaf(walk.run(start, seeds=flat[some]).x))
             shots += [shot.seen for shot in watch]
         if frames is not None:
@@ -122,12 +126,27 @@ class Planner:
                 frames.append((level[0][0], self._raw(torch.cat([estimate for _, estimate in level]), b, n)))
         return self._raw(torch.cat(parts), b, n)
 
-    def _start(self, walk: Walk, seeds: Int64[Tensor, " k"], begun: Float[Tensor, "k h d"] | None) -> Tensor:
-        """Noise, or plans noised to the first level of the walk."""
+    def _steered(self, walk: Walk) -> Walk:
+        """The walk as the way of steering wants it."""
+        if self.steering is None:
+            return walk
+        return self.steering.way.walk(walk, self.steering.objective, self.normaliser)
+
+    def _start(
+        self,
+        walk: Walk,
+        seeds: Int64[Tensor, " k"],
+        begun: Float[Tensor, "k h d"] | None,
+        known: Float[Tensor, "k h d"],
+    ) -> Tensor:
+        """Noise, plans noised to the first level of the walk, or where the way of steering begins."""
         noise = Noise.of(seeds, len(seeds), seeds.device)
         if begun is None:
-            shape = (len(seeds), self.horizon, len(self.normaliser.shift))
-            return self.temperature * walk.path.prior(shape, noise, device=seeds.device)
+            start = self.temperature * walk.path.prior(known.shape, noise, device=seeds.device)
+            if self.steering is None:
+                return start
+            own = self.normaliser.undo(known)
+            return self.steering.way.begin(walk, start, own, self.steering.objective, self.normaliser, noise)
         first = walk.grid.levels(walk.path).rows()[0]
         return walk.path.perturb(begun, first, walk.path.noise(begun, noise, -1))
 

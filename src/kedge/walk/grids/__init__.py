@@ -1,5 +1,6 @@
 """Where a walk stops. A file a grid: n network evaluations, n + 1 levels, noisiest first, the last one clean."""
 
+from kedge.walk.grids.again import Again, Below
 from kedge.walk.grids.cosine import Cosine
 from kedge.walk.grids.jumps import Handover, Jumps
 from kedge.walk.grids.levels import Grid, Levels
@@ -8,4 +9,6 @@ from kedge.walk.grids.noised import Noised
 from kedge.walk.grids.rho import Rho
 from kedge.walk.grids.uniform import Uniform
 
-__all__ = ["Cosine", "Grid", "Handover", "Jumps", "Levels", "LogSNR", "Noised", "Rho", "Uniform"]
+__all__ = [
+    "Again", "Below", "Cosine", "Grid", "Handover", "Jumps", "Levels", "LogSNR", "Noised", "Rho", "Uniform",
+]  # fmt: skip

@@ -1,0 +1,36 @@
+"""Steering without training: what samples of a frozen denoiser are to come to, and six ways to bring them there."""
+
+from __future__ import annotations
+
+from kedge.steer.objectives import Along, ComeTo, Objective, StayOff, Together
+from kedge.steer.steering import Steering
+from kedge.steer.ways import (
+    BiasedInitialisation,
+    GuidedDiffusion,
+    OutputPerturbation,
+    PostHocRanking,
+    RandomSampling,
+    StochasticSampling,
+    Way,
+)
+from kedge.steer.zones import Box, Disc, Polyline, Zone
+
+__all__ = [
+    "Along",
+    "BiasedInitialisation",
+    "Box",
+    "ComeTo",
+    "Disc",
+    "GuidedDiffusion",
+    "Objective",
+    "OutputPerturbation",
+    "Polyline",
+    "PostHocRanking",
+    "RandomSampling",
+    "StayOff",
+    "Steering",
+    "StochasticSampling",
+    "Together",
+    "Way",
+    "Zone",
+]
