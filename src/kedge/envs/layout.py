@@ -126,8 +126,9 @@ class Layout:
         return cls(name or f"custom-{hashlib.sha256('/'.join(rows).encode()).hexdigest()[:8]}", rows, at)
 
     def with_walls(self, boxes: Sequence[Sequence[float]]) -> Layout:
-        """The same maze with these walls as well, in joint coordinates, in place of any that were drawn before. They stop
-        the ball and may cut places off from the goal. What is published for the maze no longer holds; its name says so.
+        """The same maze with these walls as well, in joint coordinates, in place of any that were drawn before. They
+        stop the ball, and may cut places off from the goal. What is published for the maze no longer holds; its name
+        says so.
         """
         drawn = tuple((float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in boxes)
         name = self.name.partition("-walls-")[0]
@@ -160,8 +161,8 @@ class Layout:
 
     @cached_property
     def free(self) -> tuple[Cell, ...]:
-        """The cells without wall: first the empty ones, row by row, then the one marked `G`. Where walls are drawn, those
-        in which an episode can begin.
+        """The cells without wall: first the empty ones, row by row, then the one marked `G`. Where walls are drawn,
+        those in which an episode can begin.
         """
         marks = [(mark, (r, c)) for r, row in enumerate(self.rows) for c, mark in enumerate(row)]
         free = [cell for mark, cell in marks if mark in _EMPTY] + [cell for mark, cell in marks if mark == "G"]
@@ -186,7 +187,7 @@ class Layout:
 
     @cached_property
     def blocks(self) -> Float[np.ndarray, "blocks 4"]:
-        """The same walls in fewer boxes: runs along a row, those that repeat in the next row together; then the drawn."""
+        """The same in fewer boxes: runs along a row, those that repeat in the next row together; then the drawn."""
         closed: list[tuple[int, int, int, int]] = []
         growing: dict[tuple[int, int], int] = {}
         for r in range(len(self.rows) + 1):
@@ -201,8 +202,8 @@ class Layout:
         return int(r), int(c)
 
     def moves_to(self, goal: Cell) -> dict[Cell, int]:
-        """How many moves from cell to neighbouring cell lead to `goal`, for each cell from which they do. A drawn wall is
-        in the way where a ball that goes straight from one cell's point to the other's meets it.
+        """How many moves from cell to neighbouring cell lead to `goal`, for each cell from which they do. A drawn wall
+        is in the way where a ball that goes straight from one cell's point to the other's meets it.
         """
         moves = {goal: 0}
         queue = deque([goal])
@@ -308,7 +309,8 @@ def _check_drawn(layout: Layout) -> None:
         x0, y0, x1, y1 = box
         if not (np.isfinite(box).all() and x1 - x0 >= THINNEST and y1 - y0 >= THINNEST):
             raise InputError(
-                f"{layout.title}: a drawn wall is (x from, y from, x to, y to), at least {THINNEST:g} wide and long; got {box}"
+                f"{layout.title}: a drawn wall is (x from, y from, x to, y to), at least {THINNEST:g} wide and long; "
+                f"got {box}"
             )
 
 

@@ -27,8 +27,8 @@ class KeepOut(Guide):
     go, so that it goes round the box and does not jump across. `C = J sigma^2 / alpha` is the model's posterior
     covariance, with J the Jacobian of the estimate (as in `Gradient(through="estimate")`): what hangs together with a
     point moves with it. `eta` is the multiple of `C r` that comes nearest to r where r is not 0. The rest is what is
-    still missing there, and moves those points alone. No gradient flows through the guide's own shift: to whoever follows
-    gradients, such as another guide around it, the Jacobian is that of the estimate.
+    still missing there, and moves those points alone. No gradient flows through the guide's own shift: to whoever
+    follows gradients, such as another guide around it, the Jacobian is that of the estimate.
 
     Args:
         box: x from, y from, x to, y to, in the data's own units.
@@ -59,7 +59,7 @@ class KeepOut(Guide):
 
     def __call__(self, inner: Estimator, x_t: Any, t: Level, cond: Any) -> Estimate:
         """Asks the network once, and once more backwards where a point lies in the box."""
-        followed = torch.is_grad_enabled()
+        followed = torch.is_grad_enabled() and x_t.requires_grad
         with torch.enable_grad():
             at = x_t if x_t.requires_grad else x_t.detach().requires_grad_()
             estimate = inner.estimate(at, t, cond)

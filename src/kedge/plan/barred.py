@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-Box = tuple[float, float, float, float]
+from kedge.envs.layout import Box
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Barred:
         """How many segments of each trajectory meet a box. Where a trajectory begins in a box it may leave it: the
         segments before it is first outside do not count.
 
-        A segment `a + s (b - a)` is within a slab for an interval of s; it meets the box where the intervals of both axes
-        and [0, 1] have a point in common.
+        A segment `a + s (b - a)` is within a slab for an interval of s; it meets the box where the intervals of both
+        axes and [0, 1] have a point in common.
         """
         a, b = states[..., :-1, :2], states[..., 1:, :2]
         counts = torch.zeros(states.shape[:-2], dtype=torch.int64, device=states.device)

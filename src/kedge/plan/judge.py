@@ -20,8 +20,8 @@ class Judge:
 
     The score of a candidate is `V - firmness (sum of o over the next near segments + far * sum of o over the others)`,
     with V the critic's value and o the share of a segment that lies outside the support: what lies further ahead is
-    planned again before it is reached. What is barred holds for all of a plan: a candidate that crosses such a place comes
-    after all that do not, and the more often it does the later.
+    planned again before it is reached. What is barred holds for all of a plan: the best is taken of those that cross
+    such places the least.
 
     critic:     of normalised trajectories `[B, H, S] -> [B]`; None likes all the same
     normaliser: of states

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ def layout_from(words: Any) -> Layout | None:
         known = Layout.of(base_name(name), at, horizon)
         if (known.name, list(known.rows)) == (name, rows):
             return known
-    drawn = tuple(tuple(map(float, box)) for box in words.get("drawn") or ())
-    return Layout(name, tuple(map(str, rows)), at, horizon, drawn=drawn)
+    layout = Layout(name, tuple(map(str, rows)), at, horizon)
+    drawn = words.get("drawn")
+    return replace(layout.with_walls(drawn), name=name) if drawn else layout
 
 
 def recorded_layout(recipe: Mapping[str, Any], task: str | None = None) -> Layout | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from kedge.run.commands.runs import check_fit, recipe_of, task_of
 
 @dataclass(frozen=True, kw_only=True)
 class Play(Command):
-    """Opens a page on which the run's agent lives in its maze: move the goal, draw walls, and watch plans denoise. Needs
+    """Opens a page on which the run's agent lives in its maze: move the goal, draw walls, watch plans denoise. Needs
     `pip install 'kedge[play]'`. Ctrl-C ends it.
     """
 
@@ -53,10 +54,8 @@ class Play(Command):
         app = application(table_of(self.folder, self.env, device), self.token, self.host)
         listening = bound(self.host, self.port)
         address = address_of(self.host, listening.getsockname()[1], self.token)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
             serve(app, listening, lambda: self._begun(address))
-        except KeyboardInterrupt:  # the way to end it
-            pass
         return Outcome([], {"run": str(self.folder), "address": address})
 
     def _begun(self, address: str) -> None:

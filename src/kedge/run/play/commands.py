@@ -77,7 +77,9 @@ def _restore(world: World, words: Words) -> list[str]:
     steps: list[Words] = [{"do": "clear"}]
     kept = words.get("settings")
     marks = words.get("marks")
-    steps += [{"do": "set", "name": key, "value": value} for key, value in (kept if isinstance(kept, dict) else {}).items()]
+    steps += [
+        {"do": "set", "name": key, "value": value} for key, value in (kept if isinstance(kept, dict) else {}).items()
+    ]
     steps += [{"do": "goal", "at": words["goal"]}] if "goal" in words else []
     steps += [{"do": "ball", "at": words["ball"]}] if "ball" in words else []
     steps += [{"do": "draw", "mark": mark} for mark in (marks if isinstance(marks, list) else [])]

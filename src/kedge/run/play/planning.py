@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +18,21 @@ from kedge.envs.layout import BALL
 from kedge.guide import Guide, keep_out
 from kedge.plan import Agent, Barred, Nearby, Plan, Planner
 from kedge.plan.proposer import candidate_seeds
-from kedge.run.play.scene import Scene, Settings
+from kedge.run.play.scene import Point, Scene, Settings
+from kedge.steer import (
+    Along,
+    BiasedInitialisation,
+    ComeTo,
+    Disc,
+    GuidedDiffusion,
+    Objective,
+    OutputPerturbation,
+    PostHocRanking,
+    RandomSampling,
+    StayOff,
+    StochasticSampling,
+    Way,
+)
 from kedge.walk.solvers import DDIM, DDPM, DPMSolverPP, Euler, Heun
 from kedge.walk.state import Hook, Solver, State
 
@@ -26,6 +42,22 @@ SOLVERS: dict[str, Solver] = {
 
 CLEAR = 0.05
 """What guides leave between a plan and what is drawn, beyond the ball's radius where it is a wall."""
+
+AWAY = 0.6
+"""The radius of what is kept away from around a point, in metres."""
+PACE = 0.45
+"""From one point of a plan to the next, in metres, along a sketched way: what the logs of the mazes typically have."""
+ALL, ONE = 0.25, 0.1
+"""What a metre of the whole way, or of one point, counts for a way of steering with its own weight. More of it, and
+plans are where they should be at the cost of being none: a guided step then leads beyond what it aims at."""
+WEIGH = 5.0
+"""... and when one of the candidates is chosen."""
+PUSH = 0.3
+"""How far a correction by pushing pushes."""
+TIMES = 2
+"""How often stochastic sampling walks each level: half of what it does by itself, so that it answers at once."""
+PLAIN = ("random", "push", "ranking")
+"""The ways that do without a denoiser."""
 
 MILLI = 1000.0
 """Positions are sent as whole thousandths."""
@@ -79,16 +111,22 @@ class Made:
 def make(agent: Agent, job: Job, gone: Callable[[], bool] = lambda: False) -> Made:
     """Plans. Raises `SupersededError` as soon as the job is gone."""
     begun = time.perf_counter()
-    steered = steered_by(agent, job.scene, job.settings, gone)
+    steered = steered_by(agent, job.scene, job.settings, job.ball, gone)
     seeds = candidate_seeds(np.zeros(1, int), job.round, job.count)
     goal = np.array(job.scene.goal) if getattr(agent.proposer, "heeds", False) else None
     plan = steered.consider(job.ball[None], seeds, goal=goal, frames=not job.draft, kept=job.kept)
     return Made(job, plan, 1000 * (time.perf_counter() - begun))
 
 
-def steered_by(agent: Agent, scene: Scene, settings: Settings, gone: Callable[[], bool] = lambda: False) -> Agent:
-    """The agent with the page's settings, and with all that was drawn: guides pull its plans out of walls and zones, and
-    its judge takes a plan that crosses none.
+def steered_by(
+    agent: Agent,
+    scene: Scene,
+    settings: Settings,
+    ball: Float[np.ndarray, " s"],
+    gone: Callable[[], bool] = lambda: False,
+) -> Agent:
+    """The agent with the page's settings, and with all that was drawn: guides pull its plans out of walls and zones,
+    and its judge takes a plan that crosses none.
     """
     walls, zones = scene.boxes("wall"), scene.boxes("zone")
     barred = Barred(Barred.around(walls, BALL).boxes + Barred.around(zones).boxes)
@@ -104,7 +142,43 @@ def steered_by(agent: Agent, scene: Scene, settings: Settings, gone: Callable[[]
             guides=(*proposer.guides, *guides_of(scene, settings.strength)),
             hooks=(Unless(gone), *proposer.hooks),
         )
-    return replace(agent, proposer=proposer, judge=judge)
+    found = replace(agent, proposer=proposer, judge=judge)
+    objective = objective_of(scene)
+    return found if objective is None else found.steered(objective, way_of(found, scene, settings, ball))
+
+
+def objective_of(scene: Scene) -> Objective | None:
+    """What was sketched, as one objective: ways to take, points to come to on the way, discs to keep off."""
+    ways = [ALL * Along.of(line, pace=PACE, onward=True) for line in scene.points("way")]
+    points = [ONE * ComeTo(line[0], "any") for line in scene.points("come")]
+    discs = [ONE * StayOff(Disc(*line[0], AWAY)) for line in scene.points("keep")]
+    parts: list[Objective] = [*ways, *points, *discs]
+    return None if not parts else functools.reduce(operator.add, parts)
+
+
+def way_of(agent: Agent, scene: Scene, settings: Settings, ball: Float[np.ndarray, " s"]) -> Way:
+    """The way of steering that is chosen; the strength is a share of the weight that it has by itself."""
+    share = settings.strength
+    known: dict[str, Callable[[], Way]] = {
+        "random": lambda: RandomSampling(),
+        "push": lambda: OutputPerturbation(push=_push(scene, ball)),
+        "ranking": lambda: PostHocRanking(),
+        "initialisation": lambda: BiasedInitialisation(weigh=WEIGH),
+        "guided": lambda: GuidedDiffusion(weigh=WEIGH, weight=GuidedDiffusion.weight * share),
+        "stochastic": lambda: StochasticSampling(weigh=WEIGH, weight=StochasticSampling.weight * share, times=TIMES),
+    }
+    name = settings.way if isinstance(agent.proposer, Planner) or settings.way in PLAIN else "ranking"
+    return known[name]()
+
+
+def _push(scene: Scene, ball: Float[np.ndarray, " s"]) -> Point:
+    """Towards the first thing that was sketched to go to, away from the first one to keep away from."""
+    wanted = [line[-1] for kind in ("come", "way") for line in scene.points(kind)]
+    shunned = [line[0] for line in scene.points("keep")]
+    there = np.array((wanted or shunned)[0]) - ball[:2]
+    there = PUSH * there / max(float(np.linalg.norm(there)), PUSH)
+    x, y = there if wanted else -there
+    return float(x), float(y)
 
 
 def guides_of(scene: Scene, strength: float) -> list[Guide]:
@@ -131,12 +205,15 @@ def levels_of(agent: Agent, steps: int) -> list[float]:
 
 
 def frame_of(made: Made) -> bytes:
-    """A plan on the wire: the length of a header in four bytes (little end first), the header as JSON, then positions as
-    16-bit thousandths `[frames, candidates, points, 2]`, the estimates on the way from the noisiest on and the plan last.
+    """A plan on the wire: the length of a header in four bytes (little end first), the header as JSON, then positions
+    as 16-bit thousandths `[frames, candidates, points, 2]`: the estimates on the way, the noisiest first, and the plan.
     """
     job, plan = made.job, made.plan
-    fresh = [estimate[0, :, :, :2] for _, estimate in plan.frames]
-    pictures = [_filled(estimate, plan.states[0, :, :, :2]) for estimate in fresh] + [plan.states[0, :, :, :2]]
+    last = plan.states[0, :, :, :2]
+    levels = {
+        round(scale, 6): estimate[0, :, :, :2] for scale, estimate in plan.frames
+    }  # of a level walked again, the last
+    pictures = [*(_filled(estimate, last) for estimate in levels.values()), last]
     best = int(plan.best[0])
     header = {
         "type": "plan",
@@ -149,7 +226,8 @@ def frame_of(made: Made) -> bytes:
         "values": _rounded(plan.values[0]),
         "feasible": _rounded(plan.feasible[0]),
         "crossings": plan.crossings[0].tolist(),
-        "scales": [*(float(scale) for scale, _ in plan.frames), 0.0],
+        "off": None if plan.xi is None else _rounded(plan.xi[0]),
+        "scales": [*levels, 0.0],
         "shape": [len(pictures), *pictures[-1].shape],
         "stride": plan.stride,
     }

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from kedge.envs.layout import Box
 from kedge.errors import InputError
 
 Point = tuple[float, float]
-Box = tuple[float, float, float, float]
 Kind = Literal["wall", "zone", "way", "come", "keep"]
 SolverName = Literal["2m", "ddim", "ddpm", "euler", "heun"]
+WayName = Literal["random", "push", "ranking", "initialisation", "guided", "stochastic"]
+"""How plans are brought to what was sketched: the six ways of `kedge.steer`."""
 
 THICK = 0.2
 """What is drawn as a box is at least so wide and so long."""
@@ -42,7 +44,8 @@ class Mark:
         """From what a page says; one line where it is none."""
         if not isinstance(words, Mapping):
             raise InputError("a mark is an object with id, kind and box or points")
-        name, kind = words.get("id"), words.get("kind")
+        name: Any = words.get("id")
+        kind: Any = words.get("kind")
         if not (isinstance(name, str) and 0 < len(name) <= 32):
             raise InputError("a mark has an id of 1 to 32 characters")
         if kind not in get_args(Kind):
@@ -71,6 +74,7 @@ class Settings:
     solver: SolverName = "2m"
     temperature: float = 1.0
     strength: float = 1.0
+    way: WayName = "stochastic"
     speed: float = 0.5
     paused: bool = False
 
@@ -80,18 +84,21 @@ class Settings:
             if not isinstance(value, bool):
                 raise InputError(f"paused is true or false, got {value!r}")
             return replace(self, paused=value)
-        if name == "solver":
-            if value not in get_args(SolverName):
-                raise InputError(f"a solver is one of {', '.join(get_args(SolverName))}; got {value!r}")
-            return replace(self, solver=value)
+        if name in NAMED:
+            if value not in NAMED[name]:
+                raise InputError(f"{name} is one of {', '.join(NAMED[name])}; got {str(value)[:32]!r}")
+            return replace(self, **{name: value})
         if name not in RANGES:
-            raise InputError(f"there is no setting {name!r}; known are solver, paused, {', '.join(RANGES)}")
+            raise InputError(f"there is no setting {name!r}; known are {', '.join((*NAMED, *RANGES))}, paused")
         low, high, whole = RANGES[name]
         if not _number(value) or not low <= value <= high or (whole and value != int(value)):
             kind = "a whole number" if whole else "a number"
             raise InputError(f"{name} is {kind} from {low:g} to {high:g}, got {value!r}")
         return replace(self, **{name: int(value) if whole else float(value)})
 
+
+NAMED: dict[str, tuple[str, ...]] = {"solver": get_args(SolverName), "way": get_args(WayName)}
+"""What the settings that have names may be called."""
 
 RANGES: dict[str, tuple[float, float, bool]] = {
     "candidates": (1, 128, True),

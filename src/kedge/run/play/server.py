@@ -9,11 +9,11 @@ import hmac
 import importlib
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import urlsplit
 
 from kedge.envs.layout import BALL, REACH, WALL_OFFSET, Layout
@@ -21,7 +21,7 @@ from kedge.errors import InputError
 from kedge.plan import Agent, Planner
 from kedge.run.abreast import cores
 from kedge.run.play.commands import LARGEST
-from kedge.run.play.scene import MOST, RANGES, SolverName
+from kedge.run.play.scene import MOST, NAMED, RANGES
 from kedge.run.play.session import Session
 from kedge.run.play.world import World
 
@@ -72,7 +72,7 @@ class Table:
             "heeds": bool(getattr(self.agent.proposer, "heeds", False)),
             "denoises": planner,
             "ranges": {name: [low, high] for name, (low, high, _) in RANGES.items()},
-            "solvers": list(get_args(SolverName)),
+            "named": {name: list(values) for name, values in NAMED.items()},
             "most": MOST,
             "landscape": self.landscape,
         }
@@ -124,7 +124,7 @@ class _App:
         self.web = _web()
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, app: Any) -> Any:
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
         """The threads: one for worlds, one a core for plans."""
         import torch
 
@@ -219,7 +219,9 @@ def bound(host: str, port: int) -> socket.socket:
         if isinstance(error, socket.gaierror):
             raise InputError(f"--host {host}: there is no such address here") from None
         said = error.strerror or str(error)
-        raise InputError(f"port {port} of {host} cannot be listened on ({said}); give another --port, 0 for any") from None
+        raise InputError(
+            f"port {port} of {host} cannot be listened on ({said}); give another --port, 0 for any"
+        ) from None
     return found
 
 
@@ -227,7 +229,12 @@ def serve(app: Any, listening: socket.socket, begun: Callable[[], None] = lambda
     """Serves until it is told to stop; `begun` is called once it listens. Returns the server."""
     uvicorn = _extra("uvicorn")
     config = uvicorn.Config(
-        app, log_level="warning", ws="websockets-sansio", ws_max_size=LARGEST, ws_per_message_deflate=False, lifespan="on"
+        app,
+        log_level="warning",
+        ws="websockets-sansio",
+        ws_max_size=LARGEST,
+        ws_per_message_deflate=False,
+        lifespan="on",
     )
 
     class Server(uvicorn.Server):

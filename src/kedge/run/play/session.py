@@ -1,9 +1,9 @@
 """One browser tab: it listens, it lets time pass, it plans. Nothing heavy happens in the event loop.
 
-Three tasks share a world. All that touches the world is done by one thread, a piece at a time; plans are made by others,
-from a snapshot. A command that changes what is planned for is answered by a draft, which has few candidates and is
-never given up, so that someone who drags sees a plan for every place that they pass; the full plan behind it is given up
-as soon as the next command comes.
+Three tasks share a world. All that touches the world is done by one thread, a piece at a time; plans are made by
+others, from a snapshot. A command that changes what is planned for is answered by a draft, which has few candidates and
+is never given up, so that someone who drags sees plans on the way; the full plan behind it is given up as soon as the
+next command comes.
 """
 
 from __future__ import annotations
@@ -147,7 +147,14 @@ class Session:
         count = world.settings.candidates
         kept = world.rest() if self._round else None
         return Job(
-            world.scene, world.settings, world.ball, kept, self._n, self._round, min(few, count) if draft else count, draft
+            world.ahead,
+            world.settings,
+            world.ball,
+            kept,
+            self._n,
+            self._round,
+            min(few, count) if draft else count,
+            draft,
         )
 
     def _moved(self, steps: int) -> dict[str, Any]:
@@ -159,7 +166,8 @@ class Session:
         if world.follows and world.since >= self.agent.replan and not rests and not world.held:
             world.since = 0
             self._loop.call_soon_threadsafe(self._wanted.set)
-        return {"at": [round(float(v), 4) for v in ball], "steps": world.steps, "arrived": world.arrived}
+        at = [round(float(v), 4) for v in ball]
+        return {"at": at, "steps": world.steps, "arrived": world.arrived, "visited": sorted(world.visited)}
 
     def _state(self) -> dict[str, Any]:
         world = self.world

@@ -17,6 +17,9 @@ from kedge.plan.proposer import candidate_seeds
 from kedge.plan.receding import FOLLOWING
 from kedge.run.play.scene import Mark, Point, Scene, Settings
 
+VISIT = 0.35
+"""A point to come to has been come to within this distance, in metres."""
+
 
 class World:
     """Stepped by hand: whoever owns it calls `advance`, from one thread at a time.
@@ -31,6 +34,7 @@ class World:
         self.layout, self.agent, self.seed = layout, agent, seed
         goal = (float(layout.goal[0]), float(layout.goal[1]))
         self.scene = Scene(goal)
+        self.visited: set[str] = set()
         self.settings = settings_of(agent)
         self.steps, self.since, self.follows, self.held = 0, 0, False, False
         self._random = np.random.default_rng(seed)
@@ -48,6 +52,12 @@ class World:
         """Whether the ball is at the goal."""
         return bool(reached(self.ball[:2], np.array(self.scene.goal)))
 
+    @property
+    def ahead(self) -> Scene:
+        """The scene that is planned for: without points to come to that the ball has come to."""
+        left = {name: mark for name, mark in self.scene.marks.items() if name not in self.visited}
+        return replace(self.scene, marks=left)
+
     def again(self) -> None:
         """The ball at another start."""
         self.put(start(self._mazes.layout, self._random)[:2])
@@ -59,6 +69,7 @@ class World:
             raise InputError("the ball does not fit there: it would be in a wall")
         self._mazes.place(np.array([[*where, 0.0, 0.0]]))
         self.follows, self.steps = False, 0
+        self.visited.clear()
 
     def aim(self, at: Point) -> None:
         """The goal at a place; one line where it cannot be."""
@@ -78,6 +89,7 @@ class World:
                 raise InputError("a wall cannot be drawn onto the ball")
         layout = self.layout.with_walls(scene.boxes("wall")) if mark.kind == "wall" else self._mazes.layout
         self._check_goal(scene.goal, layout, scene)
+        self.visited.discard(mark.id)
         self._become(scene)
 
     def erase(self, name: Any) -> None:
@@ -112,6 +124,13 @@ class World:
             seeds = candidate_seeds(np.array([self.seed + FOLLOWING]), self.steps, 1)[:, 0]
             self._mazes.step(self.agent.follower.act(states, self._paths, seeds))
             self.steps, self.since = self.steps + 1, self.since + 1
+        self._visit()
+
+    def _visit(self) -> None:
+        """Notes which points to come to have been come to."""
+        for mark in self.scene.marks.values():
+            if mark.kind == "come" and np.hypot(*(self.ball[:2] - mark.points[0])) < VISIT:
+                self.visited.add(mark.id)
 
     def _become(self, scene: Scene) -> None:
         """The scene as it is to be; the physics anew where walls have changed."""
@@ -144,7 +163,7 @@ def settings_of(agent: Agent) -> Settings:
     from kedge.run.play.planning import SOLVERS
 
     proposer: Any = agent.proposer
-    named = {type(solver): name for name, solver in SOLVERS.items()}
+    named: dict[Any, Any] = {type(solver): name for name, solver in SOLVERS.items()}
     steps = int(getattr(getattr(proposer, "grid", None), "n", Settings.steps))
     solver = named.get(type(getattr(proposer, "solver", None)), Settings.solver)
     return Settings(candidates=min(agent.candidates, Settings.candidates), steps=min(steps, 30), solver=solver)
