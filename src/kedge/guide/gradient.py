@@ -12,7 +12,7 @@ from torch import Tensor
 from kedge.denoise import Estimate, Estimator
 from kedge.elementary import Level, ratio
 from kedge.guide.guide import Guide
-from kedge.paths.gaussian import GaussianPath, affine
+from kedge.paths.gaussian import GaussianPath, affine, scaled
 from kedge.tree import Tree, first_leaf, leaves, tree_map
 
 Through = Literal["state", "estimate", "clean"]
@@ -49,7 +49,7 @@ class Gradient(Guide):
     """
 
     log_likelihood: Callable[..., Tensor]
-    weight: float = 1.0
+    weight: float | int = 1.0
     through: Through = "state"
     onto: Onto = "score"
 
@@ -62,19 +62,22 @@ class Gradient(Guide):
         """Switches gradients on by itself, and leaves none behind where the caller has them off."""
         if self.weight == 0:
             return inner.estimate(x_t, t, cond)
+        estimate, shift = self.pull(inner, x_t, t, cond)
+        return Estimate(affine(1.0, estimate.x, 1.0, shift), estimate.extra)
+
+    def pull(self, inner: Estimator, x_t: Tree, t: Level, cond: Any) -> tuple[Estimate, Tree]:
+        """The estimate as it was, and what is added to it."""
         through = {"state": self._through_state, "estimate": self._through_estimate, "clean": self._at_clean}
         estimate, gradient = through[self.through](inner, x_t, t, cond)
         reach = self._reach(inner.path, t)
-        return Estimate(affine(1.0, estimate.x, self.weight * reach, gradient), estimate.extra)
+        return estimate, tree_map(lambda g: scaled(self.weight * reach, g), gradient)
 
     def _reach(self, path: GaussianPath, t: Level) -> Any:
         """How far the clean estimate moves for a gradient of 1: `sigma^2 / alpha`, or `sigma / alpha`; times J."""
-        sigma = path.sigma(t)
-        least = sigma if self.onto == "eps" else sigma * sigma
+        alpha, sigma = path.alpha(t), path.sigma(t)
         if self.through == "clean":
-            alpha = path.alpha(t)
-            return least / (alpha * alpha + sigma * sigma)
-        return ratio(least, path.alpha(t))
+            return (sigma if self.onto == "eps" else sigma * sigma) / (alpha * alpha + sigma * sigma)
+        return ratio(sigma, alpha) if self.onto == "eps" else path.to_clean("score", t)[1]
 
     def _through_state(self, inner: Estimator, x_t: Tree, t: Level, cond: Any) -> tuple[Estimate, Tree]:
         with torch.enable_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kedge.steer.objectives import Along, ComeTo, Objective, StayOff, Together
+from kedge.steer.outcomes import Foresight, ForesightLoss, Outcomes
 from kedge.steer.steering import Steering
 from kedge.steer.ways import (
     BiasedInitialisation,
@@ -21,8 +22,11 @@ __all__ = [
     "Box",
     "ComeTo",
     "Disc",
+    "Foresight",
+    "ForesightLoss",
     "GuidedDiffusion",
     "Objective",
+    "Outcomes",
     "OutputPerturbation",
     "Polyline",
     "PostHocRanking",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -71,7 +70,7 @@ class ComeTo(Objective):
         when: which point of the trajectory.
     """
 
-    point: tuple[float, ...]
+    point: tuple[float | int, ...]
     when: When = "end"
 
     def __post_init__(self) -> None:
@@ -98,15 +97,15 @@ class Along(Objective):
     `xi = mean_k ||x_k - s_k||`, with s the sketch, resampled to even steps.
 
     Args:
-        line: the sketch: points of the plane, in order. By `Along.of` from anything like `[[x, y], ...]`.
+        line: the sketch: points of the plane, in order.
         pace: from one point of s to the next; the points of a trajectory that come after the sketch's end are free.
             None: the sketch is spread over all of them.
         onward: begin where the sketch is nearest to the trajectory's first point, rather than at its beginning: what is
             left of the sketch, for who is on the way. (Of a sketch that crosses itself, the nearest branch.)
     """
 
-    line: tuple[tuple[float, float], ...]
-    pace: float | None = None
+    line: tuple[tuple[float | int, float | int], ...]
+    pace: float | int | None = None
     onward: bool = False
 
     def __post_init__(self) -> None:
@@ -116,8 +115,8 @@ class Along(Objective):
             )
 
     @classmethod
-    def of(cls, points: Sequence[Sequence[float]] | Tensor, pace: float | None = None, onward: bool = False) -> Along:
-        """Of any points."""
+    def of(cls, points: Any, pace: float | int | None = None, onward: bool = False) -> Along:
+        """Of anything like `[[x, y], ...]`."""
         return cls(tuple((x, y) for x, y in drawn(points).tolist()), pace, onward)
 
     def __call__(self, x: Any, t: Level = 0.0, cond: Any = None) -> Float[Tensor, " b"]:
@@ -153,7 +152,7 @@ class StayOff(Objective):
     """
 
     zone: Zone
-    margin: float = 0.1
+    margin: float | int = 0.1
 
     def __call__(self, x: Any, t: Level = 0.0, cond: Any = None) -> Float[Tensor, " b"]:
         """See the class."""

@@ -61,7 +61,7 @@ class Way:
     denoises: ClassVar[bool] = False
     """Whether it changes the walk: without one it can do nothing then."""
 
-    weigh: float = 1.0
+    weigh: float | int = 1.0
 
     def here(self, state: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
         """Where it is planned from."""
@@ -82,7 +82,7 @@ class Way:
 class RandomSampling(Way):
     """RS: samples as they come."""
 
-    weigh: float = 0.0
+    weigh: float | int = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +93,8 @@ class OutputPerturbation(Way):
         push: added to the first numbers of the state.
     """
 
-    push: tuple[float, ...] = ()
-    weigh: float = 0.0
+    push: tuple[float | int, ...] = ()
+    weigh: float | int = 0.0
 
     def here(self, state: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
         """Where it was pushed to."""
@@ -107,7 +107,7 @@ class OutputPerturbation(Way):
 class PostHocRanking(Way):
     """PR: samples as they come, of which the best by xi is chosen."""
 
-    weigh: float = torch.inf
+    weigh: float | int = torch.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class BiasedInitialisation(Way):
     """
 
     denoises: ClassVar[bool] = True
-    scale: float = 1.0
+    scale: float | int = 1.0
 
     def walk(self, walk: Walk, objective: Objective, scale: Scale = OWN) -> Walk:
         """From that noise scale on."""
@@ -136,24 +136,28 @@ class BiasedInitialisation(Way):
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedDiffusion(Way):
-    """GD: each step follows the score of the model and `-weight grad xi`. Their sum at a level of noise is not the score
-    of the noised product `p(x) e^{-weight xi(x)}`; samples go to xi at the cost of the model.
+    """GD: each step follows the score of the model and `-weight grad xi`. Their sum at a level of noise is not the
+    score of the noised product `p(x) e^{-weight xi(x)}`; samples go to xi at the cost of the model.
 
     Args:
         weight: of xi.
         through: where the gradient of xi is taken: see `kedge.guide.Gradient`.
         onto: what it is added to.
+        together: how many neighbours of a point come along: see `kedge.guide.Toward`.
+        most: how far a point is pulled at most, likewise; None: as far as the gradient says.
     """
 
     denoises: ClassVar[bool] = True
-    weight: float = 20.0
+    weight: float | int = 20.0
     through: Through = "clean"
     onto: Onto = "score"
+    together: float | int = 1.5
+    most: float | int | None = 1.0
 
     def walk(self, walk: Walk, objective: Objective, scale: Scale = OWN) -> Walk:
         """With a guided denoiser."""
-        guide = Toward(objective, self.weight, self.through, self.onto).measured(scale.undo)
-        return replace(walk, denoiser=guide.on(walk.denoiser))
+        pull = Toward(objective, self.weight, self.through, self.onto, self.together, self.most)
+        return replace(walk, denoiser=pull.measured(scale.undo).on(walk.denoiser))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +170,6 @@ class StochasticSampling(GuidedDiffusion):
         by: what it is noised up from.
     """
 
-    weight: float = 60.0
     times: int = 4
     by: By = "clean"
 

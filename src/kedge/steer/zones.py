@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,7 @@ class Zone(ABC):
     """A part of the plane. All is in the data's own units, in their first two dimensions."""
 
     @abstractmethod
-    def trespass(self, a: Float[Tensor, "*n 2"], b: Float[Tensor, "*n 2"], margin: float) -> Float[Tensor, "*n"]:
+    def trespass(self, a: Float[Tensor, "*n 2"], b: Float[Tensor, "*n 2"], margin: float | int) -> Float[Tensor, "*n"]:
         """How far each segment from a to b has to be moved to be out, `margin` kept: 0 outside; what can be
         differentiated says which way.
         """
@@ -28,16 +28,16 @@ class Zone(ABC):
 class Box(Zone):
     """x from, y from, x to, y to."""
 
-    x_from: float
-    y_from: float
-    x_to: float
-    y_to: float
+    x_from: float | int
+    y_from: float | int
+    x_to: float | int
+    y_to: float | int
 
     def __post_init__(self) -> None:
         if not (self.x_from < self.x_to and self.y_from < self.y_to):
             raise InputError(f"{self}: each from is less than its to")
 
-    def trespass(self, a: Float[Tensor, "*n 2"], b: Float[Tensor, "*n 2"], margin: float) -> Float[Tensor, "*n"]:
+    def trespass(self, a: Float[Tensor, "*n 2"], b: Float[Tensor, "*n 2"], margin: float | int) -> Float[Tensor, "*n"]:
         """Out by the nearest side, at some points along."""
         low = a.new_tensor([self.x_from, self.y_from]) - margin
         high = a.new_tensor([self.x_to, self.y_to]) + margin
@@ -49,15 +49,15 @@ class Box(Zone):
 class Disc(Zone):
     """All within `radius` of (x, y)."""
 
-    x: float
-    y: float
-    radius: float
+    x: float | int
+    y: float | int
+    radius: float | int
 
     def __post_init__(self) -> None:
         if not self.radius > 0:
             raise InputError(f"{self}: a radius is a positive number")
 
-    def trespass(self, a: Float[Tensor, "*n 2"], b: Float[Tensor, "*n 2"], margin: float) -> Float[Tensor, "*n"]:
+    def trespass(self, a: Float[Tensor, "*n 2"], b: Float[Tensor, "*n 2"], margin: float | int) -> Float[Tensor, "*n"]:
         """Out along the radius, at some points along."""
         away = length(between(a, b) - a.new_tensor([self.x, self.y]))
         return (self.radius + margin - away).clamp(min=0).mean(-1)
@@ -65,22 +65,22 @@ class Disc(Zone):
 
 @dataclass(frozen=True)
 class Polyline(Zone):
-    """A drawn line: a wall that is not to be crossed. Made of anything like `[[x, y], ...]` by `Polyline.of`."""
+    """A drawn line: a wall that is not to be crossed."""
 
-    points: tuple[tuple[float, float], ...]
+    points: tuple[tuple[float | int, float | int], ...]
 
     def __post_init__(self) -> None:
         if len(self.points) < 2:
             raise InputError(f"a line is drawn through two or more points, got {len(self.points)}")
 
     @classmethod
-    def of(cls, points: Sequence[Sequence[float]] | Tensor) -> Polyline:
-        """Points that repeat the one before are left out."""
+    def of(cls, points: Any) -> Polyline:
+        """Of anything like `[[x, y], ...]`; points that repeat the one before are left out."""
         rows = drawn(points).tolist()
         kept = [rows[0], *(q for p, q in pairwise(rows) if p != q)]
         return cls(tuple((x, y) for x, y in kept))
 
-    def trespass(self, a: Float[Tensor, "*n 2"], b: Float[Tensor, "*n 2"], margin: float) -> Float[Tensor, "*n"]:
+    def trespass(self, a: Float[Tensor, "*n 2"], b: Float[Tensor, "*n 2"], margin: float | int) -> Float[Tensor, "*n"]:
         """A segment that crosses the line goes to the line's nearer end, and `margin` beyond; one that comes nearer
         than the margin goes away from it.
         """
@@ -91,7 +91,7 @@ class Polyline(Zone):
         return torch.where(crosses, to_end, near)
 
 
-def drawn(points: Sequence[Sequence[float]] | Tensor) -> Float[Tensor, "n 2"]:
+def drawn(points: Any) -> Float[Tensor, "n 2"]:
     """Points of the plane, in float64."""
     try:
         found = torch.as_tensor(points, dtype=torch.float64)

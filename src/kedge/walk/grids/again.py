@@ -20,8 +20,8 @@ class Again:
 
     `by="step"`, `t, s, t, s, ...`: a step of the sampler and one of the noising. With `e = r_t^2 - r_s^2`, the fall of
     the squared noise scale, both together move x / alpha by `e / 2 score + sqrt(e) z` (DDIM) or by twice that drift and
-    variance (DDPM): an unadjusted Langevin step, which samples what the score is the score of, guided or not, the better
-    the finer the grid. Du et al., "Reduce, reuse, recycle", ICML 2023.
+    variance (DDPM): an unadjusted Langevin step, which samples what the score is the score of, guided or not, the
+    better the finer the grid. Du et al., "Reduce, reuse, recycle", ICML 2023.
 
     `by="clean"`, `t, 0, t, 0, ..., t, s`: through the estimate, `x_t <- alpha x_hat(x_t) + sigma z`. Wang et al.,
     "Inference-time policy steering through human interactions", 2025, algorithm 1. It moves farther at once.
@@ -53,7 +53,7 @@ class Below:
     """
 
     grid: Grid
-    scale: float
+    scale: float | int
 
     def levels(self, path: GaussianPath) -> Levels:
         """One evaluation for each level but the last."""
