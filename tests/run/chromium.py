@@ -73,7 +73,8 @@ class Page:
     def __init__(self, address: str) -> None:
         from websockets.sync.client import connect
 
-        self.socket = connect(address, max_size=2**26, open_timeout=PATIENCE)
+        self.context = connect(address, max_size=2**26, open_timeout=PATIENCE)
+        self.socket = self.context.__enter__()
         self.count = 0
         self.said: list[str] = []  # errors of scripts, and what the console was told
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -153,4 +154,4 @@ class Page:
         path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
 
     def close(self) -> None:
-        self.socket.close()
+        self.context.__exit__(None, None, None)

@@ -47,11 +47,6 @@ AWAY = 0.6
 """The radius of what is kept away from around a point, in metres."""
 PACE = 0.45
 """From one point of a plan to the next, in metres, along a sketched way: what the logs of the mazes typically have."""
-ALL, ONE = 0.25, 0.1
-"""What a metre of the whole way, or of one point, counts for a way of steering with its own weight. More of it, and
-plans are where they should be at the cost of being none: a guided step then leads beyond what it aims at."""
-WEIGH = 5.0
-"""... and when one of the candidates is chosen."""
 PUSH = 0.3
 """How far a correction by pushing pushes."""
 TIMES = 2
@@ -149,9 +144,9 @@ def steered_by(
 
 def objective_of(scene: Scene) -> Objective | None:
     """What was sketched, as one objective: ways to take, points to come to on the way, discs to keep off."""
-    ways = [ALL * Along.of(line, pace=PACE, onward=True) for line in scene.points("way")]
-    points = [ONE * ComeTo(line[0], "any") for line in scene.points("come")]
-    discs = [ONE * StayOff(Disc(*line[0], AWAY)) for line in scene.points("keep")]
+    ways = [Along.of(line, pace=PACE, onward=True) for line in scene.points("way")]
+    points = [ComeTo(line[0], "any") for line in scene.points("come")]
+    discs = [StayOff(Disc(*line[0], AWAY)) for line in scene.points("keep")]
     parts: list[Objective] = [*ways, *points, *discs]
     return None if not parts else functools.reduce(operator.add, parts)
 
@@ -163,9 +158,9 @@ def way_of(agent: Agent, scene: Scene, settings: Settings, ball: Float[np.ndarra
         "random": lambda: RandomSampling(),
         "push": lambda: OutputPerturbation(push=_push(scene, ball)),
         "ranking": lambda: PostHocRanking(),
-        "initialisation": lambda: BiasedInitialisation(weigh=WEIGH),
-        "guided": lambda: GuidedDiffusion(weigh=WEIGH, weight=GuidedDiffusion.weight * share),
-        "stochastic": lambda: StochasticSampling(weigh=WEIGH, weight=StochasticSampling.weight * share, times=TIMES),
+        "initialisation": lambda: BiasedInitialisation(),
+        "guided": lambda: GuidedDiffusion(weight=GuidedDiffusion.weight * share),
+        "stochastic": lambda: StochasticSampling(weight=StochasticSampling.weight * share, times=TIMES),
     }
     name = settings.way if isinstance(agent.proposer, Planner) or settings.way in PLAIN else "ranking"
     return known[name]()

@@ -84,6 +84,7 @@ class Settings:
             if not isinstance(value, bool):
                 raise InputError(f"paused is true or false, got {value!r}")
             return replace(self, paused=value)
+        name = name if isinstance(name, str) else ""
         if name in NAMED:
             if value not in NAMED[name]:
                 raise InputError(f"{name} is one of {', '.join(NAMED[name])}; got {str(value)[:32]!r}")

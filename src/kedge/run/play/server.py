@@ -117,6 +117,10 @@ def application(table: Table, token: str | None = None, host: str = "127.0.0.1")
     return web.applications.Starlette(routes=routes, lifespan=app.lifespan)
 
 
+class _GoneError(Exception):
+    """The page has gone while it was spoken to."""
+
+
 class _App:
     def __init__(self, table: Table, token: str | None, host: str) -> None:
         self.table, self.token, self.host = table, token, host
@@ -161,11 +165,13 @@ class _App:
         world = await loop.run_in_executor(self.hands, World, table.layout, table.agent, seed)
 
         async def send(message: str | bytes) -> None:
-            await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
+            try:
+                await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
+            except (self.web.websockets.WebSocketDisconnect, RuntimeError):  # nobody is there any more
+                raise _GoneError from None
 
         session = Session(table.agent, world, send, self.hands, self.heads)
-        gone = (self.web.websockets.WebSocketDisconnect, RuntimeError)
-        with contextlib.suppress(*gone):
+        with contextlib.suppress(_GoneError):
             await session.open(table.about())
             work = [asyncio.create_task(part) for part in (_hearing(session, socket), session.live(), session.plan())]
             try:
@@ -225,8 +231,15 @@ def bound(host: str, port: int) -> socket.socket:
     return found
 
 
-def serve(app: Any, listening: socket.socket, begun: Callable[[], None] = lambda: None) -> Any:
-    """Serves until it is told to stop; `begun` is called once it listens. Returns the server."""
+def serve(
+    app: Any,
+    listening: socket.socket,
+    begun: Callable[[], None] = lambda: None,
+    made: Callable[[Any], None] = lambda server: None,
+) -> None:
+    """Serves until it is told to stop. `begun` is called once it listens; `made` is given the server before, whose
+    `should_exit` ends it from elsewhere.
+    """
     uvicorn = _extra("uvicorn")
     config = uvicorn.Config(
         app,
@@ -244,8 +257,8 @@ def serve(app: Any, listening: socket.socket, begun: Callable[[], None] = lambda
                 begun()
 
     server = Server(config)
+    made(server)
     server.run(sockets=[listening])
-    return server
 
 
 def _web() -> Any:

@@ -59,7 +59,7 @@ class Session:
         self._turn = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._asked, self._answered, self._n, self._round = 1, 0, 0, 0
-        self._closed = False
+        self._closed, self._failed = False, ""
         self._each = DRAFT / 16  # milliseconds a candidate, as last measured
 
     async def open(self, about: dict[str, Any]) -> None:
@@ -133,12 +133,23 @@ class Session:
             made: Made = await self._loop.run_in_executor(self._heads, make, self.agent, job, gone)
         except SupersededError:
             return False
+        except Exception as error:  # whatever it is, the next wish may be one that can be met
+            await self._fail(error)
+            return True
+        self._failed = ""
         self._each = 0.5 * self._each + 0.5 * made.milliseconds / job.count
         if not draft and self._asked != asked:
             return False
         await self._by_hand(lambda: self.world.follow(made.plan))
         await self._tell(await self._loop.run_in_executor(self._heads, frame_of, made))
         return True
+
+    async def _fail(self, error: Exception) -> None:
+        """Tells why there is no plan; the same reason once."""
+        why = f"no plan could be made: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if why != self._failed:
+            self._failed = why
+            await self._say({"type": "refused", "why": why, "n": self._n, **await self._by_hand(self._state)})
 
     def _job(self, draft: bool) -> Job:
         """A snapshot of the world, and how many candidates there is time for."""

@@ -124,7 +124,7 @@ class World:
             seeds = candidate_seeds(np.array([self.seed + FOLLOWING]), self.steps, 1)[:, 0]
             self._mazes.step(self.agent.follower.act(states, self._paths, seeds))
             self.steps, self.since = self.steps + 1, self.since + 1
-        self._visit()
+            self._visit()
 
     def _visit(self) -> None:
         """Notes which points to come to have been come to."""
