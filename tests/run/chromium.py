@@ -146,7 +146,13 @@ class Page:
         self.ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def press(self, key: str, code: str = "", text: str = "", modifiers: int = 0) -> None:
-        down: dict[str, Any] = {"key": key, "code": code or key, "modifiers": modifiers}
+        number = {"Escape": 27, "Enter": 13, "Backspace": 8}.get(key, 0)
+        down: dict[str, Any] = {
+            "key": key,
+            "code": code or key,
+            "modifiers": modifiers,
+            "windowsVirtualKeyCode": number,
+        }
         self.ask("Input.dispatchKeyEvent", type="keyDown", **down, **({"text": text} if text else {}))
         self.ask("Input.dispatchKeyEvent", type="keyUp", **down)
 

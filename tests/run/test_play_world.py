@@ -196,7 +196,7 @@ def test_what_is_drawn_becomes_guides_and_objectives() -> None:
     assert parts == [Along, ComeTo, StayOff]
     ways = [way_of(here.agent, here.ahead, replace(Settings(), way=name), here.ball) for name in ("push", "ranking")]
     assert isinstance(ways[0], OutputPerturbation)
-    np.testing.assert_allclose(ways[0].push, (0.0, 0.3), atol=1e-9), "towards (1, 5) from (1, 3)"
+    assert ways[0].push == pytest.approx((0.0, 0.3)), "towards (1, 5) from (1, 3)"
 
 
 def test_the_weight_of_a_way_of_steering_follows_the_strength(half: World) -> None:
