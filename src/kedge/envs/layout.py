@@ -125,7 +125,7 @@ class Layout:
         at = None if goal is None or "G" in what else (float(goal[0]), float(goal[1]))
         return cls(name or f"custom-{hashlib.sha256('/'.join(rows).encode()).hexdigest()[:8]}", rows, at)
 
-    def with_walls(self, boxes: Sequence[Sequence[float]]) -> Layout:
+    def with_walls(self, boxes: Sequence[Sequence[float | int]]) -> Layout:
         """The same maze with these walls as well, in joint coordinates, in place of any that were drawn before. They
         stop the ball, and may cut places off from the goal. What is published for the maze no longer holds; its name
         says so.

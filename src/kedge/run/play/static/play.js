@@ -380,7 +380,7 @@ function fit() {
   if (!world.maze) return;
   const place = $("floor"), narrow = matchMedia("(max-width: 900px)").matches;
   canvas.style.width = canvas.style.height = "0";
-  paint.fit(place.clientWidth, narrow ? 0.62 * innerHeight : place.clientHeight);
+  paint.fit(place.clientWidth, narrow ? 0.47 * innerHeight : place.clientHeight);
 }
 addEventListener("resize", fit);
 
