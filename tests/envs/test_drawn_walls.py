@@ -18,7 +18,7 @@ BAR = (1.6, 1.4, 1.75, 4.6)  # below the first row, over columns 2 to 4
 
 
 @pytest.mark.parametrize("speed", [0.0, 5.0])
-@pytest.mark.parametrize(("column", "stops"), [(3.0, True), (5.0, False)])
+@pytest.mark.parametrize(("column", "stops"), [(4.2, True), (5.0, False)])
 def test_the_ball_stops_at_a_drawn_wall_and_passes_beside_it(column: float, stops: bool, speed: float) -> None:
     mazes = Maze2D(ROOM.with_walls([BAR])).simulator(1)
     here = mazes.place(np.array([[1.0, column, speed, 0.0]]))
@@ -34,17 +34,20 @@ def test_the_ball_stops_at_a_drawn_wall_and_passes_beside_it(column: float, stop
 
 def test_the_map_knows_of_it() -> None:
     walled = ROOM.with_walls([BAR])
-    inside, beside = np.array([1.7, 3.0]), np.array([1.7, 5.0])
+    inside, outside = np.array([1.7, 3.0]), np.array([1.7, 5.0])
     assert walled.blocked(inside)
-    assert not walled.blocked(beside)
+    assert not walled.blocked(outside)
     assert not ROOM.blocked(inside)
     assert walled.crosses(np.array([1.0, 3.0]), np.array([2.0, 3.0]))
     assert len(walled.boxes) == len(ROOM.boxes) + 1
     assert ROOM.moves_to((3, 3))[1, 3] == 2
     assert walled.moves_to((3, 3))[1, 3] == 6, "round by the side"
     assert Routes(walled).cells((1, 3), (3, 3))[:2] in ([(1, 2), (1, 1)], [(1, 4), (1, 5)])
-    red = picture(walled)[int(2.4 * 40), int(3.7 * 40)]
-    assert (red == picture(walled)[0, 0]).all(), "it is drawn in the walls' colour"
+    beside = ROOM.with_walls([(1.7, 2.4, 2.3, 2.6)])  # both ways are two moves; the one to the right is preferred
+    assert Routes(ROOM).cells((2, 2), (3, 3)) == [(2, 3), (3, 3)]
+    assert Routes(beside).cells((2, 2), (3, 3)) == [(3, 2), (3, 3)]
+    grey = picture(walled)[int(2.4 * 40), int(3.7 * 40)]
+    assert (grey == picture(walled)[0, 0]).all(), "it is drawn in the walls' colour"
 
 
 def test_walls_may_cut_the_goal_off_and_no_episode_begins_in_one() -> None:

@@ -51,6 +51,8 @@ PUSH = 0.3
 """How far a correction by pushing pushes."""
 TIMES = 2
 """How often stochastic sampling walks each level: half of what it does by itself, so that it answers at once."""
+TOGETHER, MOST_PULL = 2.0, 2.0
+"""A hand is to be obeyed: points may be pulled twice as far as `kedge.steer` has it, and take more of a plan along."""
 PLAIN = ("random", "push", "ranking")
 """The ways that do without a denoiser."""
 
@@ -159,8 +161,10 @@ def way_of(agent: Agent, scene: Scene, settings: Settings, ball: Float[np.ndarra
         "push": lambda: OutputPerturbation(push=_push(scene, ball)),
         "ranking": lambda: PostHocRanking(),
         "initialisation": lambda: BiasedInitialisation(),
-        "guided": lambda: GuidedDiffusion(weight=GuidedDiffusion.weight * share),
-        "stochastic": lambda: StochasticSampling(weight=StochasticSampling.weight * share, times=TIMES),
+        "guided": lambda: GuidedDiffusion(weight=GuidedDiffusion.weight * share, together=TOGETHER, most=MOST_PULL),
+        "stochastic": lambda: StochasticSampling(
+            weight=StochasticSampling.weight * share, together=TOGETHER, most=MOST_PULL, times=TIMES
+        ),
     }
     name = settings.way if isinstance(agent.proposer, Planner) or settings.way in PLAIN else "ranking"
     return known[name]()

@@ -39,8 +39,17 @@ LEAST = 4
 SLOW = 0.1
 """A ball at the goal that moves less than this on each axis stays there, and needs no new plan."""
 
+ANSWERED = ("restore", "again", "set", "clear")
+"""Commands after which the page is told what there is now. It knows that of the others, unless they are refused."""
+
 Result = TypeVar("Result")
 Send = Callable[[str | bytes], Any]
+
+
+def _made(agent: Agent, job: Job, gone: Callable[[], bool]) -> tuple[Made, bytes]:
+    """A plan, and as it is sent."""
+    made = make(agent, job, gone)
+    return made, frame_of(made)
 
 
 class Session:
@@ -73,7 +82,8 @@ class Session:
         try:
             words = read(message)
             n = words.get("n", 0)
-            said, now = await self._by_hand(lambda: (obey(self.world, words), self._state()))
+            answered = words["do"] in ANSWERED
+            said, now = await self._by_hand(lambda: (obey(self.world, words), self._state() if answered else {}))
         except InputError as error:
             now = await self._by_hand(self._state)
             await self._say({"type": "refused", "why": str(error), "n": n, **now})
@@ -82,7 +92,7 @@ class Session:
         if changes_plans(words):
             self._asked += 1
             self._wanted.set()
-        if said or words["do"] in ("restore", "again", "set", "clear"):
+        if answered:
             await self._say({"type": "scene", "said": said, "n": n, **now})
 
     async def live(self) -> None:
@@ -130,7 +140,7 @@ class Session:
             return self._closed or (not draft and self._asked != asked)
 
         try:
-            made: Made = await self._loop.run_in_executor(self._heads, make, self.agent, job, gone)
+            made, frame = await self._loop.run_in_executor(self._heads, _made, self.agent, job, gone)
         except SupersededError:
             return False
         except Exception as error:  # whatever it is, the next wish may be one that can be met
@@ -140,8 +150,8 @@ class Session:
         self._each = 0.5 * self._each + 0.5 * made.milliseconds / job.count
         if not draft and self._asked != asked:
             return False
+        await self._tell(frame)
         await self._by_hand(lambda: self.world.follow(made.plan))
-        await self._tell(await self._loop.run_in_executor(self._heads, frame_of, made))
         return True
 
     async def _fail(self, error: Exception) -> None:
