@@ -88,8 +88,13 @@ def test_a_dragged_goal_is_planned_to_while_it_is_dragged(page: Page) -> None:
 
 
 def test_a_goal_dragged_into_a_wall_says_so_and_goes_back(page: Page) -> None:
-    page.drag([*line(page, (3, 3), (2.9, 5), 4), *line(page, (2.9, 5), (2.9, 5.6), 4)])
-    page.until("document.getElementById('say').dataset.tone === 'bad'")
+    way = [*line(page, (3, 3), (2.9, 5), 4), *line(page, (2.9, 5), (2.9, 5.6), 4)]
+    page.mouse("mousePressed", *way[0])
+    for point in way[1:]:
+        page.mouse("mouseMoved", *point)
+    page.until("document.getElementById('say').dataset.tone === 'bad' && kedge.world.invalid === 'goal' && !kedge.pending.size")
+    assert page.run("kedge.world.goal[1]") > 5.5, "it stays under the hand until it is let go"
+    page.mouse("mouseReleased", *way[-1], buttons=0)
     assert said(page) == "The goal cannot lie in a wall: the ball would not fit there."
     page.until("kedge.world.goal[1] < 5.21 && kedge.world.invalid === null")
     assert page.run("document.getElementById('say').getAttribute('aria-live')") == "polite"

@@ -18,7 +18,7 @@ const paint = new Paint(canvas, world);
 const pending = new Map(); // the number of what was said, and when the hand moved
 const took = []; // milliseconds from a hand's move to the plan that was drawn for it
 let about = null, seen = [], sent = { goal: 0, ball: 0 }, refusedAt = 0, dirty = true, told = null, memory = null, fade = 0;
-window.kedge = { world, took, ready: false, scale: () => [paint.scale, paint.origin] }; // for who looks in from outside
+window.kedge = { world, took, pending, ready: false, scale: () => [paint.scale, paint.origin] }; // for who looks in from outside
 
 // Between the last two places that were heard of: a tick behind, and smooth.
 function where(now) {
