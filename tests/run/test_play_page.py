@@ -92,12 +92,22 @@ def test_a_goal_dragged_into_a_wall_says_so_and_goes_back(page: Page) -> None:
     page.mouse("mousePressed", *way[0])
     for point in way[1:]:
         page.mouse("mouseMoved", *point)
-    page.until("document.getElementById('say').dataset.tone === 'bad' && kedge.world.invalid === 'goal' && !kedge.pending.size")
+    page.until(
+        "document.getElementById('say').dataset.tone === 'bad' && kedge.world.invalid === 'goal' && !kedge.pending.size"
+    )
     assert page.run("kedge.world.goal[1]") > 5.5, "it stays under the hand until it is let go"
     page.mouse("mouseReleased", *way[-1], buttons=0)
     assert said(page) == "The goal cannot lie in a wall: the ball would not fit there."
     page.until("kedge.world.goal[1] < 5.21 && kedge.world.invalid === null")
     assert page.run("document.getElementById('say').getAttribute('aria-live')") == "polite"
+
+
+def test_a_goal_that_passes_through_a_wall_stays_where_it_ends(page: Page) -> None:
+    page.drag([*line(page, (3, 3), (3.7, 4), 6), *line(page, (3.7, 4), (3, 5), 6)], pause=0.0)
+    page.until("kedge.link.n === kedge.world.plan.n && kedge.world.invalid === null")
+    assert math.dist(page.run("kedge.world.goal"), (3, 5)) < 0.05
+    assert math.dist(end_of_plan(page), (3, 5)) < 0.05
+    assert page.run("document.getElementById('sooner').textContent") != "not yet "
 
 
 def test_walls_are_drawn_moved_and_erased(page: Page) -> None:

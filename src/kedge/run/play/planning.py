@@ -53,6 +53,9 @@ TIMES = 2
 """How often stochastic sampling walks each level: half of what it does by itself, so that it answers at once."""
 TOGETHER, MOST_PULL = 2.0, 2.0
 """A hand is to be obeyed: points may be pulled twice as far as `kedge.steer` has it, and take more of a plan along."""
+FAR = 0.2
+"""What lies outside the logs further ahead counts at least so much, as a share of what lies outside nearby, as soon as
+anything is drawn: plans that are pulled leave the logs more often than those that the run's own judge was made for."""
 PLAIN = ("random", "push", "ranking")
 """The ways that do without a denoiser."""
 
@@ -127,7 +130,9 @@ def steered_by(
     """
     walls, zones = scene.boxes("wall"), scene.boxes("zone")
     barred = Barred(Barred.around(walls, BALL).boxes + Barred.around(zones).boxes)
-    judge = replace(agent.judge, barred=barred) if barred.boxes else agent.judge
+    judge = agent.judge
+    if scene.marks:
+        judge = replace(judge, barred=barred if barred.boxes else None, far=max(judge.far, FAR))
     proposer = agent.proposer
     if isinstance(proposer, Planner):
         proposer = replace(

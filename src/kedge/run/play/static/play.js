@@ -60,7 +60,7 @@ const table = {
 
   letGo(thing) {
     if (thing === "ball") link.say("drop");
-    if (world.invalid) settle();
+    if (world.invalid && refusedAt >= newest()) settle(); // else there is more to be heard of
     keep();
   },
 
@@ -86,6 +86,9 @@ function touched(thing) {
   world.show = null;
   keep();
 }
+
+// The number of the newest wish for a thing. A refusal of an older one has been overtaken.
+const newest = () => Math.max(...Object.values(sent));
 
 // After a refusal: what the other side has is what there is.
 function settle() {
@@ -123,6 +126,7 @@ function keep() {
 
 const heard = {
   words(words) {
+    stir();
     if (words.type === "hello") return hello(words);
     if (words.type === "ball") return ball(words);
     if (words.type === "scene") {
@@ -134,6 +138,7 @@ const heard = {
   },
 
   plan(plan) {
+    stir();
     const rank = [...plan.values.keys()].sort((a, b) => plan.values[a] - plan.values[b]);
     plan.order = rank;
     plan.shade = [];
@@ -207,7 +212,7 @@ function refused(words) {
   pending.delete(words.n);
   refusedAt = Math.max(refusedAt, words.n);
   if (world.held || hands.drag) world.invalid = world.held ?? hands.drag.fresh;
-  else settle();
+  else if (words.n >= newest()) settle();
   dirty = true;
 }
 
@@ -243,10 +248,14 @@ function counted() {
   figure("latency", share(0.5), `ms, 95%: ${share(0.95)}`);
 }
 
-let drawnLevel = -1, drawnScales = null;
+// The maze is drawn while something happens, and for a moment after it.
+let drawnLevel = -1, drawnScales = null, until = 0;
+const stir = () => { until = performance.now() + 250; };
+for (const kind of ["pointermove", "pointerdown", "pointerup", "keydown", "input", "change", "click", "resize", "focusin", "focusout"]) addEventListener(kind, stir, true);
+
 function loop(now) {
   requestAnimationFrame(loop);
-  if (!world.maze) return;
+  if (!world.maze || (!dirty && !world.film && now > until)) return;
   paint.draw(now);
   if (dirty) { counted(); dirty = false; }
   const scales = world.scales?.length > 1 ? world.scales : world.levels;
@@ -371,6 +380,7 @@ function themed(by = 0) {
   const dark = theme ? THEMES[theme] === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   $("better").textContent = dark ? "brighter is better" : "darker is better";
   paint.colours();
+  dirty = true;
 }
 $("theme").addEventListener("click", () => themed(1));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => themed());
