@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,16 +39,13 @@ class Table:
         return torch.where(away.amin(1) < SIDE, away.argmin(1), -1)
 
 
-def moments(seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the chunk towards each square: its mean `[B, 4, LENGTH, 2]`, and how likely it is `[B, 4]`: who is under way
-    goes on to where it is heading.
-    """
+def towards(seen: Tensor) -> Tensor:
+    """The mean of the chunk towards each square, `[B, 4, LENGTH, 2]`."""
     hand, squares = seen[:, :2], seen[:, 2:].unflatten(1, (4, 2))
     way = squares - hand[:, None]
     far = way.norm(dim=-1, keepdim=True)
     step = way / far.clamp(min=1e-6) * (far / LENGTH).clamp(max=SPEED)
-    share = (torch.einsum("bs,bks->bk", hand, squares) * 12).softmax(1)
-    return step[:, :, None].expand(-1, -1, LENGTH, -1), share
+    return step[:, :, None].expand(-1, -1, LENGTH, -1)
 
 
 class AnySquare:
@@ -58,12 +54,17 @@ class AnySquare:
     pinned = "noised"
     path = PATH
 
+    def likely(self, seen: Tensor) -> Tensor:
+        """The log of how likely each is, but for a constant: who is under way goes on to where it is heading."""
+        return 12 * torch.einsum("bs,bks->bk", seen[:, :2], seen[:, 2:].unflatten(1, (4, 2)))
+
     def __call__(self, x_t: Tensor, t: Any, cond: Any) -> Tensor:
-        mu, share = moments(cond.fields["observation"])
+        seen = cond.fields["observation"]
+        mu = towards(seen)
         alpha, sigma = PATH.alpha(t), PATH.sigma(t)
         v = alpha**2 * STD**2 + sigma**2
         off = x_t[:, None] - alpha * mu
-        p = (share.log() - off.square().sum((2, 3)) / (2 * v)).softmax(1)
+        p = (self.likely(seen) - off.square().sum((2, 3)) / (2 * v)).softmax(1)
         return (p[..., None, None] * (mu + alpha * STD**2 / v * off)).sum(1)
 
 
@@ -75,7 +76,9 @@ def acted(walk: Walk, count: int, seed: int = 0) -> dict[str, Tensor]:
     for k in range(CHUNKS):
         noise = Noise.of(seeds + 7919 * (k + 1), count)
         seen.append(table.seen())
-        x: Any = walk.run(start * noise.normal((count, LENGTH, 2), -1).float(), Cond.of(observation=seen[-1]), seeds=noise).x
+        x: Any = walk.run(
+            start * noise.normal((count, LENGTH, 2), -1).float(), Cond.of(observation=seen[-1]), seeds=noise
+        ).x
         chunks.append(x)
         table.do(x)
     return {
