@@ -26,7 +26,7 @@ def test_a_segment_crosses_a_box_where_its_points_do(seed: int) -> None:
 
     def met(margin: float) -> np.ndarray:
         low, high = np.array(BOX[:2]) - margin, np.array(BOX[2:]) + margin
-        return ((points > low) & (points < high)).all(-1).any(1)
+        return np.any(((points > low) & (points < high)).all(-1), axis=-1)
 
     inside = ((ends[:, 0] > BOX[:2]) & (ends[:, 0] < BOX[2:])).all(-1)
     found = Barred((BOX,)).crossings(states).numpy() > 0

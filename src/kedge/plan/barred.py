@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from kedge.envs.layout import Box
+Box = tuple[float, float, float, float]
+"""x from, y from, x to, y to."""
 
 
 @dataclass(frozen=True)

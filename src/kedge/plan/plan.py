@@ -20,8 +20,8 @@ class Plan:
     stride:     steps from one point to the next
     crossings:  `[B, N]` how many segments of each cross a place that is barred; 0 where nothing is
     xi:         `[B, N]` how far each is from what the agent is steered to; None for one that is not
-    frames:     (noise scale, the estimates `[B, K, H, S]` at that noise), noisiest first, if they were asked for: of the
-                K candidates that came from pure noise
+    frames:     (noise scale, the estimates `[B, K, H, S]` at that noise), noisiest first, if they were asked for: of
+                the K candidates that came from pure noise
     """
 
     states: Float[np.ndarray, "b n h s"]
