@@ -21,7 +21,8 @@ from kedge.errors import InputError
 from kedge.plan import Agent, Planner
 from kedge.run.abreast import cores
 from kedge.run.play.commands import LARGEST
-from kedge.run.play.scene import MOST, NAMED, RANGES
+from kedge.run.play.planning import AWAY
+from kedge.run.play.scene import FAR, MOST, NAMED, RANGES
 from kedge.run.play.session import Session
 from kedge.run.play.world import World
 
@@ -68,6 +69,8 @@ class Table:
                 "edge": 0.5 + WALL_OFFSET,
                 "ball": BALL,
                 "reach": REACH,
+                "away": AWAY,
+                "longest": FAR,
             },
             "heeds": bool(getattr(self.agent.proposer, "heeds", False)),
             "denoises": planner,

@@ -1,7 +1,5 @@
 // What hands do: pointers and keys, said in terms of the table (see play.js): hold, move, let go, draw, erase.
 
-
-
 export const TOOLS = ["move", "wall", "zone", "way", "come", "keep", "erase"];
 const GRIP = 26; // pixels around a thing in which it is taken hold of
 const THIN = 0.1; // metres between two points of a sketched way
@@ -122,7 +120,7 @@ export class Hands {
   finishWay(id, points, stamp) {
     const whole = points.reduce((sum, p, i) => sum + (i ? far(points[i - 1], p) : 0), 0);
     if (whole < 0.3) return this.table.tell("A way is a line: press, draw, let go.");
-    const most = 64, step = (points.length - 1) / (Math.min(points.length, most) - 1);
+    const most = this.world.maze.longest, step = (points.length - 1) / (Math.min(points.length, most) - 1);
     const thinned = Array.from({ length: Math.min(points.length, most) }, (_, i) => points[Math.round(i * step)]);
     this.table.draw({ id, kind: "way", points: thinned }, stamp);
   }

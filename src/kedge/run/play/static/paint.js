@@ -2,7 +2,6 @@
 
 const ROLES = ["floor", "wall", "grid", "drawn", "ink", "muted", "card", "blue", "vermillion", "green", "purple", "orange", "red",
   ...Array.from({ length: 8 }, (_, i) => `ramp${i}`)];
-export const AWAY = 0.6; // the radius of what is kept away from
 
 export class Paint {
   constructor(canvas, world) {
@@ -155,7 +154,7 @@ export class Paint {
     pen.fillStyle = colour;
     if (keep) {
       pen.globalAlpha = 0.12;
-      this.disc(px, py, AWAY * this.scale);
+      this.disc(px, py, world.maze.away * this.scale);
       pen.fill();
       pen.globalAlpha = 0.8;
       pen.setLineDash([5, 4]);
