@@ -2,8 +2,8 @@
 
 Three tasks share a world. All that touches the world is done by one thread, a piece at a time; plans are made by
 others, from a snapshot. A command that changes what is planned for is answered by a draft, which has few candidates and
-is never given up, so that someone who drags sees plans on the way; the full plan behind it is given up as soon as the
-next command comes.
+is never given up, so that someone who drags sees plans on the way; the full plan behind it waits for a hand that
+rests, and is given up as soon as the next command comes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ DRAFT = 40.0
 """Milliseconds that a draft is to take."""
 LEAST = 4
 """Candidates of a draft, at least."""
+HURRY = 0.05
+"""Seconds for which a full plan waits after a draft."""
 SLOW = 0.1
 """A ball at the goal that moves less than this on each axis stays there, and needs no new plan."""
 
@@ -120,6 +122,8 @@ class Session:
                 self._round = 0
                 await self._made(asked, draft=True)
                 self._answered = asked
+                if await self._hurried():
+                    continue
             for _ in range(SEARCHES):
                 if self._asked != asked or not await self._made(asked, draft=False):
                     self._wanted.set()  # something else is wanted by now
@@ -131,6 +135,14 @@ class Session:
     def close(self) -> None:
         """The page is gone: what is being planned is given up."""
         self._closed = True
+
+    async def _hurried(self) -> bool:
+        """Whether the next wish comes at once: a hand is dragging, and a full plan would not be seen."""
+        try:
+            await asyncio.wait_for(self._wanted.wait(), HURRY)
+        except TimeoutError:
+            return False
+        return True
 
     async def _made(self, asked: int, draft: bool) -> bool:
         """Makes a plan, follows it and sends it; False where something newer was asked for on the way."""
