@@ -32,12 +32,14 @@ CATCH_UP = 60
 """Steps made at once at most: a machine that cannot keep up lets time pass more slowly."""
 SEARCHES = 6
 """Plans made for a scene while time stands still: each looks near the best before."""
-DRAFT = 40.0
+DRAFT = 25.0
 """Milliseconds that a draft is to take."""
 LEAST = 4
 """Candidates of a draft, at least."""
 HURRY = 0.05
 """Seconds for which a full plan waits after a draft."""
+DRAGS = 0.2
+"""Seconds after a wish in which time asks for no plan of its own."""
 SLOW = 0.1
 """A ball at the goal that moves less than this on each axis stays there, and needs no new plan."""
 
@@ -70,7 +72,7 @@ class Session:
         self._turn = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._asked, self._answered, self._n, self._round = 1, 0, 0, 0
-        self._closed, self._failed = False, ""
+        self._closed, self._failed, self._touched = False, "", 0.0
         self._each = DRAFT / 16  # milliseconds a candidate, as last measured
 
     async def open(self, about: dict[str, Any]) -> None:
@@ -93,6 +95,7 @@ class Session:
         self._n = max(self._n, n)
         if changes_plans(words):
             self._asked += 1
+            self._touched = time.perf_counter()
             self._wanted.set()
         if answered:
             await self._say({"type": "scene", "said": said, "n": n, **now})
@@ -196,7 +199,8 @@ class Session:
         world.advance(steps)
         ball = world.ball
         rests = world.arrived and bool((np.abs(ball[2:]) < SLOW).all())
-        if world.follows and world.since >= self.agent.replan and not rests and not world.held:
+        busy = world.held or time.perf_counter() - self._touched < DRAGS  # drafts come by themselves then
+        if world.follows and world.since >= self.agent.replan and not rests and not busy:
             world.since = 0
             self._loop.call_soon_threadsafe(self._wanted.set)
         at = [round(float(v), 4) for v in ball]
