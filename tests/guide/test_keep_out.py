@@ -158,6 +158,27 @@ def test_no_graph_is_left_behind() -> None:
     assert not x.requires_grad
 
 
+def test_several_boxes_are_kept_out_of_together() -> None:
+    """Two beside each other, one guide around the other: no plan has points in either, and both were in the way."""
+    x0, y0, x1, y1 = raw_box()
+    boxes = (x0, y0, x1, y1), (x0 + 2.0, y0, x1 + 2.0, y1)
+    free, kept = plans(), plans(*(keep_out(box, margin=0.2) for box in boxes))
+    for box in boxes:
+        third = slice(H // 3, H - 2)
+        assert inside(free[:, third], box).float().mean() > 0.05
+        assert inside(kept, box).float().mean() < 0.02
+
+
+def test_a_guide_around_it_hears_the_jacobian_of_the_estimate() -> None:
+    """The inner box shifts points, and leaves their dependence on the state as it is."""
+    exact = law().denoiser(Trig(1.0))
+    x_t = (0.3 * torch.randn(5, H, 4, dtype=f64)).requires_grad_()
+    weight = torch.randn(5, H, 4, dtype=f64)
+    both = [torch.autograd.grad((d(x_t, 0.5) * weight).sum(), x_t)[0] for d in (exact, keep_out(BOX).on(exact))]
+    assert inside(exact(x_t, 0.5), BOX).any()
+    torch.testing.assert_close(both[0], both[1])
+
+
 @pytest.mark.parametrize(
     ("ask", "says"),
     [

@@ -64,7 +64,7 @@ def demonstrate(
 
 def settings(layout: Layout, steps: int, seed: int) -> dict[str, Any]:
     """Everything that the numbers depend on."""
-    return {
+    made = {
         "format": FORMAT,
         "maze": list(layout.rows),
         "goal": layout.goal.tolist(),
@@ -73,6 +73,7 @@ def settings(layout: Layout, steps: int, seed: int) -> dict[str, Any]:
         "episode": EPISODE,
         "seed": seed,
     }
+    return made | ({"drawn": [list(box) for box in layout.drawn]} if layout.drawn else {})
 
 
 def fingerprint(made: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -43,6 +44,12 @@ _KNOWN: dict[str, tuple[str, int, tuple[float, float]]] = {
 
 Cell = tuple[int, int]
 
+Box = tuple[float, float, float, float]
+"""x from, y from, x to, y to."""
+
+THINNEST = 0.1
+"""No drawn wall is thinner: a ball that moves by 0.05 in a step cannot pass one."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -57,6 +64,7 @@ class Layout:
         at: the goal's (x, y) where it is not the `G` cell.
         steps: an episode's length; by default 50 steps for each move of the longest way to the goal, at least 100.
         references: the returns that score 0 and 100; without them 0 is never at the goal, 100 is always.
+        drawn: walls beside those of the text, anywhere: x from, y from, x to, y to. See `with_walls`.
     """
 
     name: str
@@ -64,9 +72,11 @@ class Layout:
     at: tuple[float, float] | None = None
     steps: int | None = None
     references: tuple[float, float] | None = None
+    drawn: tuple[Box, ...] = ()
 
     def __post_init__(self) -> None:
         _check_text(self)
+        _check_drawn(self)
         _check_goal(self)
         if self.steps is not None and self.steps < 1:
             raise InputError(f"{self.title}: an episode has at least one step, not {self.steps}")
@@ -115,6 +125,18 @@ class Layout:
         at = None if goal is None or "G" in what else (float(goal[0]), float(goal[1]))
         return cls(name or f"custom-{hashlib.sha256('/'.join(rows).encode()).hexdigest()[:8]}", rows, at)
 
+    def with_walls(self, boxes: Sequence[Sequence[float | int]]) -> Layout:
+        """The same maze with these walls as well, in joint coordinates, in place of any that were drawn before. They
+        stop the ball, and may cut places off from the goal. What is published for the maze no longer holds; its name
+        says so.
+        """
+        drawn = tuple((float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in boxes)
+        name = self.name.partition("-walls-")[0]
+        if not drawn:
+            return replace(self, name=name, drawn=())
+        mark = hashlib.sha256(repr(drawn).encode()).hexdigest()[:8]
+        return replace(self, name=f"{name}-walls-{mark}", drawn=drawn, references=None)
+
     @property
     def title(self) -> str:
         """For messages."""
@@ -139,11 +161,14 @@ class Layout:
 
     @cached_property
     def free(self) -> tuple[Cell, ...]:
-        """The cells without wall: first the empty ones, row by row, then the one marked `G`."""
+        """The cells without wall: first the empty ones, row by row, then the one marked `G`. Where walls are drawn,
+        those in which an episode can begin.
+        """
         marks = [(mark, (r, c)) for r, row in enumerate(self.rows) for c, mark in enumerate(row)]
-        return tuple(cell for mark, cell in marks if mark in _EMPTY) + tuple(
-            cell for mark, cell in marks if mark == "G"
-        )
+        free = [cell for mark, cell in marks if mark in _EMPTY] + [cell for mark, cell in marks if mark == "G"]
+        if self.drawn:  # an episode begins up to 0.1 from a cell's point, on each axis
+            free = [cell for cell in free if not self.blocked(np.array(cell, float), BALL + 0.1 * 2**0.5)]
+        return tuple(free)
 
     @cached_property
     def horizon(self) -> int:
@@ -152,20 +177,24 @@ class Layout:
 
     @cached_property
     def boxes(self) -> Float[np.ndarray, "walls 4"]:
-        """The wall of each wall cell in joint coordinates: x from, y from, x to, y to."""
+        """The wall of each wall cell in joint coordinates: x from, y from, x to, y to; then those that are drawn."""
         corners = np.argwhere(self.walls) - WALL_OFFSET
-        return np.concatenate([corners - 0.5, corners + 0.5], 1)
+        return np.concatenate([np.concatenate([corners - 0.5, corners + 0.5], 1), self._drawn])
+
+    @cached_property
+    def _drawn(self) -> Float[np.ndarray, "walls 4"]:
+        return np.array(self.drawn, dtype=float).reshape(-1, 4)
 
     @cached_property
     def blocks(self) -> Float[np.ndarray, "blocks 4"]:
-        """The same walls in fewer boxes: runs along a row, those that repeat in the next row together."""
+        """The same in fewer boxes: runs along a row, those that repeat in the next row together; then the drawn."""
         closed: list[tuple[int, int, int, int]] = []
         growing: dict[tuple[int, int], int] = {}
         for r in range(len(self.rows) + 1):
             runs = _runs(self.walls[r]) if r < len(self.rows) else set()
             closed += [(first, a, r, b) for (a, b), first in growing.items() if (a, b) not in runs]
             growing = {run: growing.get(run, r) for run in runs}
-        return np.array(sorted(closed), dtype=float) - 0.5 - WALL_OFFSET
+        return np.concatenate([np.array(sorted(closed), dtype=float) - 0.5 - WALL_OFFSET, self._drawn])
 
     def cell_of(self, point: tuple[float, float] | Float[np.ndarray, " 2"]) -> Cell:
         """The cell around a point."""
@@ -173,16 +202,24 @@ class Layout:
         return int(r), int(c)
 
     def moves_to(self, goal: Cell) -> dict[Cell, int]:
-        """How many moves from cell to neighbouring cell lead to `goal`, for each cell from which they do."""
+        """How many moves from cell to neighbouring cell lead to `goal`, for each cell from which they do. A drawn wall
+        is in the way where a ball that goes straight from one cell's point to the other's meets it.
+        """
         moves = {goal: 0}
         queue = deque([goal])
         while queue:
             r, c = queue.popleft()
             for near in ((r + i, c + j) for i, j in MOVES):
-                if near not in moves and not self.walls[near]:
+                if near not in moves and self.joined((r, c), near):
                     moves[near] = moves[r, c] + 1
                     queue.append(near)
         return moves
+
+    def joined(self, a: Cell, b: Cell) -> bool:
+        """Whether a ball gets straight from one free cell's point to that of a neighbour."""
+        ends = np.array([a], dtype=float), np.array([b], dtype=float)
+        around = [(x0 - BALL, y0 - BALL, x1 + BALL, y1 + BALL) for x0, y0, x1, y1 in self.drawn]
+        return not self.walls[b] and not any(bool(_meets(*ends, box)) for box in around)
 
     def blocked(self, points: Float[np.ndarray, "*n 2"], inflated: float = 0.0) -> Bool[np.ndarray, "*n"]:
         """Whether a point lies in a wall, or nearer to one than `inflated` (the ball's radius, say)."""
@@ -220,9 +257,7 @@ def _runs(row: Bool[np.ndarray, " n"]) -> set[tuple[int, int]]:
     return {(int(a), int(b)) for a, b in edges.reshape(-1, 2)}
 
 
-def _meets(
-    a: Float[np.ndarray, "n 2"], b: Float[np.ndarray, "n 2"], box: tuple[float, float, float, float]
-) -> Bool[np.ndarray, " n"]:
+def _meets(a: Float[np.ndarray, "n 2"], b: Float[np.ndarray, "n 2"], box: Box) -> Bool[np.ndarray, " n"]:
     """Whether a + s (b - a), 0 <= s <= 1, is in the box for some s: the slab test, per axis an interval of s."""
     s_in, s_out = np.zeros(len(a)), np.ones(len(a))
     for axis in (0, 1):
@@ -269,6 +304,16 @@ def _check_text(layout: Layout) -> None:
         raise InputError(f"{layout.title} has no goal; mark one free cell with G, or give goal=(x, y)")
 
 
+def _check_drawn(layout: Layout) -> None:
+    for box in layout.drawn:
+        x0, y0, x1, y1 = box
+        if not (np.isfinite(box).all() and x1 - x0 >= THINNEST and y1 - y0 >= THINNEST):
+            raise InputError(
+                f"{layout.title}: a drawn wall is (x from, y from, x to, y to), at least {THINNEST:g} wide and long; "
+                f"got {box}"
+            )
+
+
 def _check_goal(layout: Layout) -> None:
     if layout.at is not None:
         edge = np.array(layout.walls.shape) - 0.5 - WALL_OFFSET
@@ -276,9 +321,10 @@ def _check_goal(layout: Layout) -> None:
             raise InputError(f"{layout.title}: the goal {layout.at} lies outside the maze")
         r, c = layout.cell
         if bool(layout.blocked(layout.goal)):
-            raise InputError(
-                f"{layout.title}: the goal {layout.at} lies in the wall at row {r + 1} column {c + 1}; move it"
-            )
+            wall = f"the wall at row {r + 1} column {c + 1}" if layout.walls[r, c] else "a wall that is drawn"
+            raise InputError(f"{layout.title}: the goal {layout.at} lies in {wall}; move it")
+    if layout.drawn:  # who draws walls may cut the goal off
+        return
     reached = layout.moves_to(layout.cell)
     lost = [cell for cell in layout.free if cell not in reached]
     if lost:

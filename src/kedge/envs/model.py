@@ -17,6 +17,9 @@ TIMESTEP = 0.01
 MAX_SPEED = 5.0
 """A velocity is cut to this on each axis before a step; the thrust of the step then comes on top."""
 
+BODY = 1.2
+"""Where the ball's body is, on both axes: what its joints say is counted from there."""
+
 _HEAD = f"""
 <mujoco model="maze">
   <compiler inertiafromgeom="true" angle="radian"/>
@@ -26,7 +29,7 @@ _HEAD = f"""
     <geom friction=".5 .1 .1" density="1000" margin=".002" condim="1" contype="2" conaffinity="1"/>
   </default>
   <worldbody>
-    <body name="ball" pos="1.2 1.2 0">
+    <body name="ball" pos="{BODY} {BODY} 0">
       <geom name="ball" type="sphere" size="{BALL}" contype="1"/>
       <joint name="x" type="slide" axis="1 0 0"/>
       <joint name="y" type="slide" axis="0 1 0"/>
@@ -52,6 +55,11 @@ def mjcf(layout: Layout) -> str:
     boxes = [
         f'    <geom name="wall {r} {c}" type="box" pos="{r + 1} {c + 1} 0" size=".5 .5 .2"/>'
         for r, c in np.argwhere(layout.walls)
+    ]
+    boxes += [
+        f'    <geom name="drawn {i}" type="box" pos="{(x0 + x1) / 2 + BODY!r} {(y0 + y1) / 2 + BODY!r} 0" '
+        f'size="{(x1 - x0) / 2!r} {(y1 - y0) / 2!r} .2"/>'
+        for i, (x0, y0, x1, y1) in enumerate(layout.drawn)
     ]
     return _HEAD + "\n".join(boxes) + _TAIL
 

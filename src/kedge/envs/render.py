@@ -60,6 +60,9 @@ def _still(layout: Layout, pixels: int) -> UInt8[np.ndarray, "height width 3"]:
     """Walls and goal."""
     cells = np.where(layout.walls[..., None], _rgb(WALL), _rgb(FLOOR)).astype(np.uint8)
     image = cells.repeat(pixels, 0).repeat(pixels, 1)
+    for x0, y0, x1, y1 in layout.drawn:
+        a, b, c, d = (max(round((edge + 0.5 + WALL_OFFSET) * pixels), 0) for edge in (x0, x1, y0, y1))
+        image[a:b, c:d] = _rgb(WALL)
     _disc(image, layout.goal, REACH, GOAL, 0.3, pixels)
     _disc(image, layout.goal, BALL, GOAL, 1.0, pixels)
     return image

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from kedge.envs.layout import MOVES, Cell, Layout
 from kedge.envs.task import Planned
+from kedge.errors import InputError
 
 P_GAIN, D_GAIN = 10.0, -1.0
 NEAR = 0.1
@@ -32,6 +33,8 @@ class Routes:
         """The cells after `here` up to the goal; the goal alone where that is here."""
         if goal not in self._next:
             self._next[goal] = self._towards(goal)
+        if here not in self._next[goal]:
+            raise InputError(f"{self.layout.title}: no way leads from cell {here} to cell {goal}")
         way = [self._next[goal][here]]
         while way[-1] != goal:
             way.append(self._next[goal][way[-1]])
@@ -42,7 +45,7 @@ class Routes:
         onward = {goal: goal}
         for (r, c), left in moves.items():
             for near in ((r + i, c + j) for i, j in MOVES):
-                if moves.get(near) == left - 1:
+                if moves.get(near) == left - 1 and self.layout.joined((r, c), near):
                     onward.setdefault((r, c), near)
         return onward
 

@@ -27,7 +27,8 @@ class KeepOut(Guide):
     go, so that it goes round the box and does not jump across. `C = J sigma^2 / alpha` is the model's posterior
     covariance, with J the Jacobian of the estimate (as in `Gradient(through="estimate")`): what hangs together with a
     point moves with it. `eta` is the multiple of `C r` that comes nearest to r where r is not 0. The rest is what is
-    still missing there, and moves those points alone. No gradient flows through the guide itself.
+    still missing there, and moves those points alone. No gradient flows through the guide's own shift: to whoever
+    follows gradients, such as another guide around it, the Jacobian is that of the estimate.
 
     Args:
         box: x from, y from, x to, y to, in the data's own units.
@@ -58,6 +59,7 @@ class KeepOut(Guide):
 
     def __call__(self, inner: Estimator, x_t: Any, t: Level, cond: Any) -> Estimate:
         """Asks the network once, and once more backwards where a point lies in the box."""
+        followed = torch.is_grad_enabled() and x_t.requires_grad
         with torch.enable_grad():
             at = x_t if x_t.requires_grad else x_t.detach().requires_grad_()
             estimate = inner.estimate(at, t, cond)
@@ -69,13 +71,16 @@ class KeepOut(Guide):
             inside = (r != 0).flatten(1).any(1)
             together = torch.zeros_like(x_hat)
             if bool(inside.any()) and self.strength > 0:
-                together = torch.autograd.grad(x_hat, at, r)[0]
-        x_hat, together = x_hat.detach(), together.detach()
+                together = torch.autograd.grad(x_hat, at, r, retain_graph=followed)[0]
+        clean, together = x_hat.detach(), together.detach()
         eta = _nearest_multiple(together, r)
-        moved = x_hat + self.strength * eta * together
+        moved = clean + self.strength * eta * together
         x = moved + self.strength * self._way_out(moved, side)
+        shift = torch.where(inside[:, None, None], x - clean, 0.0)
+        if followed:  # by a guide around this one, which asks for the Jacobian of the estimate
+            return Estimate(x_hat + shift, estimate.extra)
         extra = {name: value.detach() if isinstance(value, Tensor) else value for name, value in estimate.extra.items()}
-        return Estimate(torch.where(inside[:, None, None], x, x_hat), extra)
+        return Estimate(clean + shift, extra)
 
     @torch.no_grad()
     def _side(self, x: Float[Tensor, "b h s"]) -> Float[Tensor, "b 4"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kedge.plan.agent import Agent
+from kedge.plan.barred import Barred
 from kedge.plan.follow import Chase, Follower, Invert, Paths
 from kedge.plan.judge import Judge
 from kedge.plan.nearest import NearestSegments
@@ -14,6 +15,6 @@ from kedge.plan.shortest import ShortestPath
 from kedge.plan.support import Support
 
 __all__ = [
-    "Agent", "Chase", "Follower", "Invert", "Judge", "Nearby", "NearestSegments", "Paths", "Plan", "Planner",
+    "Agent", "Barred", "Chase", "Follower", "Invert", "Judge", "Nearby", "NearestSegments", "Paths", "Plan", "Planner",
     "Proposer", "Receding", "ShortestPath", "Support",
 ]  # fmt: skip

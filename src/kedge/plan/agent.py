@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kedge.errors import InputError
 from kedge.guide import Guide
+from kedge.plan.barred import best
 from kedge.plan.follow import Follower
 from kedge.plan.judge import Judge
 from kedge.plan.plan import Plan
@@ -115,25 +116,31 @@ class Agent:
         else:
             values = self.judge.soonest(found, told, self.proposer.stride)
         inside = self.judge.inside(found)
-        xi, best = self._chosen(found, values, inside)
+        crossings = self.judge.crossings(found)
+        xi, chosen = self._chosen(found, values, inside, crossings)
         return Plan(
             states=_array(found),
             values=_array(values),
             feasible=_array(inside.mean(-1)),
-            best=best.cpu().numpy(),
+            crossings=_array(crossings),
+            best=chosen.cpu().numpy(),
             stride=self.proposer.stride,
             xi=None if xi is None else _array(xi),
             frames=[(scale, _array(estimate)) for scale, estimate in shots or []],
         )
 
     def _chosen(
-        self, found: Float[Tensor, "b n h s"], values: Float[Tensor, "b n"], inside: Float[Tensor, "b n segments"]
+        self,
+        found: Float[Tensor, "b n h s"],
+        values: Float[Tensor, "b n"],
+        inside: Float[Tensor, "b n segments"],
+        crossings: Int64[Tensor, "b n"],
     ) -> tuple[Float[Tensor, "b n"] | None, Int64[Tensor, " b"]]:
         """How far each candidate is from what we are steered to, and the best one."""
         if self.steering is None:
-            return None, self.judge.choose(values, inside)
+            return None, self.judge.choose(values, inside, crossings)
         xi = self.steering.xi(found.flatten(0, 1)).unflatten(0, found.shape[:2])
-        return xi, self.steering.loss(xi, self.judge.worth(values, inside).to(xi)).argmin(1)
+        return xi, best(-self.steering.loss(xi, self.judge.worth(values, inside).to(xi)), crossings)
 
     def controller(self, candidates: int | None = None) -> Receding:
         """What acts in many episodes at once."""

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from kedge.data import Normaliser
+from kedge.plan.barred import Barred, best
 from kedge.plan.support import Support
 
 
@@ -19,13 +20,15 @@ class Judge:
 
     The score of a candidate is `V - firmness (sum of o over the next near segments + far * sum of o over the others)`,
     with V the critic's value and o the share of a segment that lies outside the support: what lies further ahead is
-    planned again before it is reached.
+    planned again before it is reached. What is barred holds for all of a plan: the best is taken of those that cross
+    such places the least.
 
     critic:     of normalised trajectories `[B, H, S] -> [B]`; None likes all the same
     normaliser: of states
     support:    where the logs have been; None to ask the critic alone
     reach:      how near to a goal that is told counts as there, in the data's own units
     discount:   of the time until then, a step
+    barred:     places that no plan may cross, if there are any
     """
 
     critic: Any
@@ -36,6 +39,7 @@ class Judge:
     far: float = 0.1
     reach: float = 0.5
     discount: float = 0.997
+    barred: Barred | None = None
 
     @torch.no_grad()
     def values(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n"]:
@@ -64,12 +68,23 @@ class Judge:
             return states.new_ones(b, n, h - 1)
         return self.support.share(states.to(self.support.low))
 
+    def crossings(self, states: Float[Tensor, "b n h s"]) -> Int64[Tensor, "b n"]:
+        """How many segments of each cross a barred place."""
+        if self.barred is None:
+            return torch.zeros(states.shape[:2], dtype=torch.int64, device=states.device)
+        return self.barred.crossings(states)
+
     def worth(self, values: Float[Tensor, "b n"], inside: Float[Tensor, "b n segments"]) -> Float[Tensor, "b n"]:
-        """The score of each candidate."""
+        """The score of each candidate, whatever is barred."""
         outside = 1 - inside.to(values)
         near, far = outside[..., : self.near].sum(-1), outside[..., self.near :].sum(-1)
         return values - self.firmness * (near + self.far * far)
 
-    def choose(self, values: Float[Tensor, "b n"], inside: Float[Tensor, "b n segments"]) -> Int64[Tensor, " b"]:
+    def choose(
+        self,
+        values: Float[Tensor, "b n"],
+        inside: Float[Tensor, "b n segments"],
+        crossings: Int64[Tensor, "b n"] | None = None,
+    ) -> Int64[Tensor, " b"]:
         """The best candidate of each."""
-        return self.worth(values, inside).argmax(1)
+        return best(self.worth(values, inside), crossings)

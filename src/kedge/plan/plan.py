@@ -18,8 +18,10 @@ class Plan:
     feasible:   `[B, N]` the share of each candidate that lies where logged behaviour has been; 1 where nothing tells
     best:       `[B]` the candidate that is followed
     stride:     steps from one point to the next
+    crossings:  `[B, N]` how many segments of each cross a place that is barred; 0 where nothing is
     xi:         `[B, N]` how far each is from what the agent is steered to; None for one that is not
-    frames:     (noise scale, the estimates `[B, N, H, S]` at that noise), noisiest first, if they were asked for
+    frames:     (noise scale, the estimates `[B, K, H, S]` at that noise), noisiest first, if they were asked for: of
+                the K candidates that came from pure noise
     """
 
     states: Float[np.ndarray, "b n h s"]
@@ -27,8 +29,9 @@ class Plan:
     feasible: Float[np.ndarray, "b n"]
     best: Int[np.ndarray, " b"]
     stride: int
+    crossings: Int[np.ndarray, "b n"] = field(default_factory=lambda: np.zeros((0, 0), int), repr=False)
     xi: Float[np.ndarray, "b n"] | None = None
-    frames: list[tuple[float, Float[np.ndarray, "b n h s"]]] = field(default_factory=list, repr=False)
+    frames: list[tuple[float, Float[np.ndarray, "b k h s"]]] = field(default_factory=list, repr=False)
 
     @property
     def trajectory(self) -> Float[np.ndarray, "b h s"]:

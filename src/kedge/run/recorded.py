@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def environment_of(task: Any) -> dict[str, Any] | None:
     if not isinstance(layout, Layout):
         return None
     goal = [float(along) for along in layout.goal]
-    return {"name": task.name, "maze": list(layout.rows), "goal": goal, "horizon": layout.horizon}
+    found = {"name": task.name, "maze": list(layout.rows), "goal": goal, "horizon": layout.horizon}
+    return found | ({"drawn": [list(box) for box in layout.drawn]} if layout.drawn else {})
 
 
 def named_for(folder: Path, task: Any) -> str | dict[str, Any] | None:
@@ -43,7 +45,10 @@ def named_for(folder: Path, task: Any) -> str | dict[str, Any] | None:
 
 def base_name(name: str) -> str:
     """A maze's name without the endings that say what was moved in it."""
-    return name.removeprefix("maze2d-").partition("-goal-")[0].partition("-steps-")[0]
+    short = name.removeprefix("maze2d-")
+    for ending in ("-goal-", "-steps-", "-walls-"):
+        short = short.partition(ending)[0]
+    return short
 
 
 def layout_from(words: Any) -> Layout | None:
@@ -58,7 +63,9 @@ def layout_from(words: Any) -> Layout | None:
         known = Layout.of(base_name(name), at, horizon)
         if (known.name, list(known.rows)) == (name, rows):
             return known
-    return Layout(name, tuple(map(str, rows)), at, horizon)
+    layout = Layout(name, tuple(map(str, rows)), at, horizon)
+    drawn = words.get("drawn")
+    return replace(layout.with_walls(drawn), name=name) if drawn else layout
 
 
 def recorded_layout(recipe: Mapping[str, Any], task: str | None = None) -> Layout | None:
