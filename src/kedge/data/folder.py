@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from kedge.disk import to_disk
+from kedge.data.columns import NUMBERS
+from kedge.disk import UNREADABLE, to_disk
 from kedge.errors import InputError
 
 FORMAT = "kedge-trajectories-1"
@@ -103,7 +105,8 @@ class Writer:
 
     def __exit__(self, *raised: object) -> None:
         for one in self.columns.values():
-            one.file.close()
+            with suppress(OSError):  # a full disk was said before; closing tries once more
+                one.file.close()
         shutil.rmtree(self.scratch, ignore_errors=True)  # on success it is no longer there
 
     def append(self, columns: Mapping[str, np.ndarray], where: str) -> None:
@@ -166,7 +169,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{folder}: no trajectories, for there is no {META} in it") from None
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{folder / META} cannot be read ({error})") from None
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise InputError(f"{folder / META} is not of the format {FORMAT!r}")
@@ -192,6 +195,8 @@ def read_store(folder: Path, meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
             raise InputError(f"{path} cannot be read ({error})") from None
         if name in said and [found[name].dtype.str, list(found[name].shape)] != said[name]:
             raise InputError(f"{path} was altered: it is {kind(found[name])}, written was {said[name]}")
+        if not found[name].ndim or found[name].dtype.kind not in NUMBERS:
+            raise InputError(f"{path} was altered: it is {kind(found[name])}, no rows of numbers")
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kedge.disk import UNREADABLE
 from kedge.train.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -110,7 +111,7 @@ class Trainer:
                 self.advance()
                 bar.loss = self.row.get(self._label(0) + "loss", bar.loss)
                 bar.tick(self.step)
-                if self._due():
+                if self.step < self.steps and self._due():  # at the end the last figures come before the checkpoint
                     self._save_or_warn()
             self._end()
         if interrupts.received is not None and self.step < self.steps:
@@ -275,8 +276,10 @@ class Trainer:
             return
         try:
             there = plain(_read_json(said), "recipe.json")
-        except ValueError as error:
+        except UNREADABLE as error:
             raise CheckpointError(f"{said} cannot be read ({error})") from None
+        if not isinstance(there, dict):
+            raise CheckpointError(f"{said} cannot be read (it is no JSON object)")
         if odd := differences(there, self.recipe):
             raise RefusedError(f"{run} belongs to another recipe ({'; '.join(odd)}): choose another folder")
 

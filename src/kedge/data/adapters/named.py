@@ -32,7 +32,7 @@ OBJECTS = "Python objects, which are not read, for they could run code: save pla
 
 BROKEN = (
     *(OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, AssertionError, ImportError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(zipfile.BadZipFile, zlib.error, MemoryError),  # the last where a header declares what no machine holds
 )
 """What the readers of other formats raise over a file that is damaged or none of theirs."""
 
