@@ -46,8 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             shutil.rmtree(root, ignore_errors=True)
     result = _result(args, found, time.perf_counter() - begun)
     if args.out:
-        there = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
-        args.out.write_text(json.dumps(there | result, indent=1) + "\n", encoding="utf-8")
+        stored = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+        stored = again(stored, result, args.only) if args.only else stored | result
+        args.out.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     for line in summary(result):
         print(line)
     return 1 if any(kind["odd"] for kind in result.values()) else 0
@@ -162,6 +163,18 @@ def _result(args: argparse.Namespace, drill: Drill, seconds: float) -> dict[str,
         }
         for kind, found in drill.counts.items()
     }  # fmt: skip
+
+
+def again(stored: dict[str, Any], result: dict[str, Any], tried: Sequence[str]) -> dict[str, Any]:
+    """The stored result, in which trials that were not as promised, and were tried again, have their new verdict."""
+    found = dict(stored)
+    for kind, one in result.items():
+        old = stored[kind]
+        mended = [trial["trial"] for trial in old["odd"] if trial["trial"] in tried]
+        kept = [trial for trial in old["odd"] if trial["trial"] not in tried]
+        note = {"trials": sorted({*old.get("again", {}).get("trials", ()), *mended}), "commit": one["commit"]}
+        found[kind] = old | {"odd": [*kept, *one["odd"]], "again": note}
+    return found
 
 
 def summary(result: dict[str, dict[str, Any]]) -> list[str]:

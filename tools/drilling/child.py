@@ -132,7 +132,7 @@ def _settle(place: Path, memory: int | None) -> None:
 
 
 def _waited(pid: int, until: float | None) -> tuple[int, float]:
-    """The exit code, and the time of a processor that it took; past `until` the child and all that it has started are killed."""
+    """The exit code, and seconds of a processor; past `until` the child and all that it has started are killed."""
     pause = 0.001
     while True:
         found, status, used = os.wait4(pid, 0 if until is None else os.WNOHANG)

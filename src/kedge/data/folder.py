@@ -8,6 +8,9 @@ import json
 import os
 import secrets
 import shutil
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from io import BufferedWriter
@@ -24,6 +27,13 @@ from kedge.errors import InputError
 FORMAT = "kedge-trajectories-1"
 META = "meta.json"
 SCRATCH = ".writing-"
+
+BROKEN = (
+    *(OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, AssertionError, ImportError),
+    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),  # the first two: numpy's headers are Python
+    MemoryError,  # a header may declare what no machine holds
+)
+"""What the readers of other formats raise over a file that is damaged or none of theirs."""
 
 Kind = tuple[str, tuple[int, ...]]
 """A column's type and shape."""
@@ -191,8 +201,8 @@ def read_store(folder: Path, meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
             found[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             raise InputError(f"{path} is missing: the folder was altered") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read ({error})") from None
+        except BROKEN as error:
+            raise InputError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
         if name in said and [found[name].dtype.str, list(found[name].shape)] != said[name]:
             raise InputError(f"{path} was altered: it is {kind(found[name])}, written was {said[name]}")
         if not found[name].ndim or found[name].dtype.kind not in NUMBERS:

@@ -122,8 +122,9 @@ def _unknown(rng: random.Random, args: list[str]) -> None:
 
 
 def _without(rng: random.Random, args: list[str]) -> None:
-    if len(args) > 2:
-        del args[rng.randrange(1, len(args))]
+    at = rng.randrange(1, len(args)) if len(args) > 2 else 0
+    if at and not {args[at], args[at - 1]} & set(LONG):
+        del args[at]
 
 
 def _against(rng: random.Random, args: list[str]) -> None:
