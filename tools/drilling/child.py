@@ -85,6 +85,8 @@ def command(
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    for name in (OUT, ERR):  # it may be killed before it has opened them
+        (place / name).touch()
     begun = time.perf_counter()
     pid = os.fork()
     if pid == 0:

@@ -55,7 +55,7 @@ def _gone(rng: random.Random, arrays: Arrays) -> str:
 def _dtype(rng: random.Random, arrays: Arrays) -> str:
     name, kind = _name(rng, arrays), rng.choice(("f2", "f8", "i1", "u8", "?", "c8", "U3", "S2", "M8[s]", "V4"))
     with np.errstate(all="ignore"):
-        if kind in ("M8[s]", "V4"):
+        if kind in ("M8[s]", "V4") or np.asarray(arrays[name]).dtype.kind == "O":
             arrays[name] = np.zeros(np.shape(arrays[name]), kind)
         else:
             arrays[name] = np.nan_to_num(np.asarray(arrays[name], float)).astype(kind)
