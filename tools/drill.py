@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parsed(argv)
     begun = time.perf_counter()
     prepare()
+    from kedge.run.provenance import provenance
+
+    made = provenance()
     root = Path(tempfile.mkdtemp(prefix="drill-", dir=args.place))
     try:
         trials = _trials(args, root)
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if not args.only:
             shutil.rmtree(root, ignore_errors=True)
-    result = _result(args, found, time.perf_counter() - begun)
+    result = _result(args, found, made, time.perf_counter() - begun)
     if args.out:
         stored = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
         stored = again(stored, result, args.only) if args.only else stored | result
@@ -151,14 +154,12 @@ class Drill:
             print(f"{self.done} of {self.total} trials, {spent:.0f} s, {len(self.odd)} odd", flush=True)
 
 
-def _result(args: argparse.Namespace, drill: Drill, seconds: float) -> dict[str, dict[str, Any]]:
+def _result(args: argparse.Namespace, drill: Drill, made: dict[str, Any], seconds: float) -> dict[str, dict[str, Any]]:
     """What came of each kind of trial, with the commit, the machine and what was asked for."""
-    from kedge.run.provenance import provenance
-
     asked = {"kill": args.kills, "disk": args.disks, "fuzz": args.fuzz}
     return {
         kind: {
-            **provenance(), "asked": asked[kind], "seed": args.seed, "jobs": args.jobs, "seconds": round(seconds),
+            **made, "asked": asked[kind], "seed": args.seed, "jobs": args.jobs, "seconds": round(seconds),
             "counts": dict(sorted(found.items())), "odd": [one for one in drill.odd if one["trial"].startswith(kind)],
         }
         for kind, found in drill.counts.items()

@@ -184,7 +184,6 @@ def test_killed_after_its_last_checkpoint_a_run_has_its_last_figures(
         pass
 
     killed = trainer(tmp_path, "adamw", STEPS)
-    killed.checkpoint_every = STEPS
     save = killed.checkpoints.save
 
     def saved(step: int, tree: Any) -> None:
@@ -193,7 +192,10 @@ def test_killed_after_its_last_checkpoint_a_run_has_its_last_figures(
             raise KilledError
 
     killed.checkpoints.save = saved
+    killed.checkpoint_every, killed.checkpoints.tidy = 40, lambda: None  # nor has it come to drop the old ones
     with pytest.raises(KilledError):
         killed.train()
     trainer(tmp_path, "adamw", STEPS).train()
     assert_same_run(untouched("adamw"), tmp_path)
+    kept = [sorted(path.name for path in (run / "state").iterdir()) for run in (untouched("adamw"), tmp_path)]
+    assert kept[0] == kept[1]

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ class Scene:
         return place
 
 
-def logged(steps: int = 240) -> dict[str, np.ndarray]:
+def logged(steps: int = 240) -> dict[str, Any]:
     """Behaviour that can be learned from: two episodes of a point that goes in a circle, with rewards."""
     angle = np.arange(steps) / 20
     circle = np.stack([np.cos(angle), np.sin(angle), -np.sin(angle) / 20, np.cos(angle) / 20], 1)

@@ -174,8 +174,12 @@ class Checkpoints:
         return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
 
     def save(self, step: int, tree: Any) -> None:
-        """Adds the checkpoint of `step`; drops those beyond the last `keep`, and the leavings of a killed process."""
+        """Adds the checkpoint of `step`, and drops what is not to be kept."""
         save_tree(self.folder / f"step-{step:08d}", tree)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Drops the checkpoints beyond the last `keep`, and what a process has left that was killed meanwhile."""
         unfinished = list(self.folder.glob(f"{SCRATCH}*"))
         for path in [*self.folders()[: -self.keep], *unfinished]:
             shutil.rmtree(path, ignore_errors=True)

@@ -152,6 +152,7 @@ class Trainer:
         state = self.checkpoints.load()
         if state is not None:
             self.load(state)
+            self.checkpoints.tidy()
             # Written after the checkpoint: a crash between the two left those of the checkpoint before.
             self._saved_step = self.step
             if weights_step(self.run / "weights.safetensors") != self.step:
