@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kedge.errors import InputError
 from kedge.train import CheckpointError, CsvFile, Sink, TensorBoard, Trackio, WandB
 
 
@@ -55,6 +56,11 @@ def test_infinite_figures_are_written_and_other_tables_are_refused(tmp_path: Pat
     sink.write(1, {"loss": float("inf"), "other": float("nan")})
     sink.close()
     assert table(tmp_path) == [{"step": "1", "loss": "inf", "other": "nan"}]
+    (tmp_path / "metrics.csv").write_bytes(b"step,loss\n1,\xb7\n")
+    with pytest.raises(
+        InputError, match=r"metrics.csv cannot be read \('utf-8' codec .*; remove it to go on without it$"
+    ):
+        CsvFile().open(tmp_path, 0)
     (tmp_path / "metrics.csv").write_text("name,age\nAnn,3\n")
     with pytest.raises(
         ValueError, match=r"metrics.csv is not a table of figures by step \(its header begins with 'name'\)$"

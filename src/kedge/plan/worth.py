@@ -74,7 +74,7 @@ def looked_at(
     starts = torch.from_numpy(states).float().repeat_interleave(each, 0)
     value = torch.as_tensor(worth(plans.flatten(0, 1), {"states": starts})).reshape(len(states), each)
     return {
-        "reward": value.double().mean(1).numpy(),
+        "reward": value.detach().double().mean(1).numpy(),
         "diversity": diversity(plans).double().numpy(),
         "inside": made.feasible.mean(1).astype(float),
     }

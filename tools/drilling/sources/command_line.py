@@ -133,4 +133,4 @@ def _against(rng: random.Random, args: list[str]) -> None:
 
 def _word(rng: random.Random, args: list[str]) -> None:
     """Another command, or none that there is."""
-    args[0] = rng.choice(("train", "eval", "align", "report", "compare", "data", "trian", "ü", "--jsno"))
+    args[0] = rng.choice(("train", "evla", "align", "report", "compare", "data", "trian", "ü", "--jsno"))

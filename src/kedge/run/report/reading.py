@@ -105,8 +105,11 @@ def table(path: Path) -> Columns | None:
     """The columns of a csv file of numbers; None without a file or without a whole row. An empty cell is nan."""
     if not path.is_file():
         return None
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error}); remove it, or make it again") from None
     whole = [row for row in rows[1:] if len(row) == len(rows[0])]
     if not whole:
         return None

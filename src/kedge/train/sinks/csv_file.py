@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from kedge.errors import InputError
 from kedge.train.checkpoint import CheckpointError
 
 
@@ -75,16 +76,17 @@ class CsvFile:
         if not self.path.exists():
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            if not header:
-                return []
-            if header[0] != "step":
-                raise ValueError(
-                    f"{self.path} is not a table of figures by step (its header begins with {header[0]!r})"
-                )
-            self.columns = header
-            return [dict(zip(header, row, strict=True)) for row in reader if len(row) == len(header)]
+            try:
+                header, *rows = csv.reader(file)
+            except (ValueError, csv.Error) as error:
+                if self.path.stat().st_size == 0:
+                    return []
+                raise InputError(f"{self.path} cannot be read ({error}); remove it to go on without it") from None
+        if not header or header[0] != "step":
+            begins = repr(header[0]) if header else "nothing"
+            raise InputError(f"{self.path} is not a table of figures by step (its header begins with {begins})")
+        self.columns = header
+        return [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
 
     def _rewrite(self, rows: Iterable[Mapping[str, str]]) -> None:
         """Replaces the file as a whole, so that a process killed meanwhile leaves the old one."""
