@@ -25,13 +25,13 @@ BODIES = (
     "return torch.sparse_coo_tensor(size=(len(plans),))",
 )  # fmt: skip
 HEADS = (
-    "import torch\n", "import torch\n", "import torch\n", "import torch\n", "import torch\n", "",
+    *("import torch\n",) * 30, "",
     "import nothing_at_all\n",
     "raise SystemExit(3)\n", "def (\n", "import torch\n1 / 0\n", "import torch\n\x00", "ü = 1\nimport torch\n",
     "import torch\nraise KeyboardInterrupt\n",
 )  # fmt: skip
-NAMES = ("calm", "calm", "calm", "calm", "other", "", "torch", "calm.x", "__name__", "ü", "1")
-SIGNATURES = ("plans, cond", "plans, cond", "plans, cond", "plans, cond", "plans", "", "plans, cond, more", "*, plans")
+NAMES = (*("calm",) * 20, "other", "", "torch", "calm.x", "__name__", "ü", "1")
+SIGNATURES = (*("plans, cond",) * 20, "plans", "", "plans, cond, more", "*, plans")
 
 
 def draw(rng: random.Random, place: Path) -> Given:
