@@ -50,6 +50,8 @@ def rewarded(reward: Reward, x: Tree, cond: Any = None) -> Rewarded:
     said = reward(x, cond)
     said = said if isinstance(said, Tensor | dict) else _as_tensor(said)
     batch = like.shape[0]
+    if isinstance(said, Tensor) and said.layout is not torch.strided:
+        raise InputError(f"a reward says one number for each sample, and this one gave them {said.layout}")
     if any(leaf.ndim == 0 or leaf.shape[0] != batch for leaf in (said.values() if isinstance(said, dict) else [said])):
         raise InputError(f"a reward says one number for each of {batch} samples, or one for each entry of them")
     value = sum_event(said).detach().to(like.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def breaks_json(rng: random.Random, path: Path) -> str:
 def changed(rng: random.Random, tree: Any) -> tuple[Any, str]:
     """A tree with one place changed."""
     if rng.random() < 0.04:
-        odd = rng.choice(ODD)
+        odd = deepcopy(rng.choice(ODD))
         return odd, f"all is {json.dumps(odd)[:40]}"
     holders = [node for node in nodes(tree) if isinstance(node, dict | list) and node]
     if not holders:
@@ -48,9 +49,9 @@ def changed(rng: random.Random, tree: Any) -> tuple[Any, str]:
         del holder[key]
         return tree, f"without {key}"
     if kind < 0.25 and isinstance(holder, dict):
-        holder["odd"] = rng.choice(ODD)
+        holder["odd"] = deepcopy(rng.choice(ODD))
         return tree, "with odd"
-    holder[key] = rng.choice(ODD)
+    holder[key] = deepcopy(rng.choice(ODD))
     return tree, f"{key} is {json.dumps(holder[key])[:40]}"
 
 
