@@ -58,6 +58,9 @@ bench-align: install  ## What alignment does to planners: a queue as well
 bench-steer: install  ## What steering does to a trained planner, way by way; minutes, once it is trained
 	$(call timed,bench-steer,$(BIN)/python benchmarks/steering.py)
 
+drill: install  ## Kills, full disks and broken inputs by the thousand: an hour; the result is kept in benchmarks/results
+	$(call timed,drill,$(BIN)/python tools/drill.py --jobs $(JOBS) --out benchmarks/results/drill.json)
+
 ##@ The rest
 format: install  ## Formats the code and repairs what the linter can repair
 	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
@@ -67,7 +70,7 @@ clean:  ## Removes what the tools have built, not the virtual environment
 help:  ## This list
 	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv bench-align bench-steer format clean help
+.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv bench-align bench-steer drill format clean help
 
 # The demo needs no tools of ours: its installation is the lean one. Where the full one is up to date it serves as well,
 # and on top of a lean one the full one adds what is missing.

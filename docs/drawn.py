@@ -59,6 +59,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("drawn_systems")
     app.setup_extension("drawn_history")
     app.setup_extension("drawn_steer")
+    app.setup_extension("drawn_drill")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

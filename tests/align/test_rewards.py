@@ -151,3 +151,25 @@ def test_a_reward_from_a_file(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=message):
             from_file(name)
+
+
+def test_a_reward_that_would_end_the_program_does_not(tmp_path: Path) -> None:
+    def leaves(x: Any, cond: Any = None) -> Tensor:
+        raise SystemExit(0)
+
+    with pytest.raises(RewardError, match=r"failed for all of 4 samples; the latest: RuntimeError: SystemExit\(0\)"):
+        Patient(leaves, seconds=5.0)(X)
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
+    with pytest.raises(InputError, match=r"leaves.py does not run: SystemExit: 3"):
+        from_file(f"{tmp_path}/leaves.py:worth")
+
+
+def test_what_a_reward_of_one_s_own_does_wrong_is_bad_input() -> None:
+    """So the command line says it in a line."""
+    assert issubclass(RewardError, InputError)
+    with pytest.raises(InputError, match="one number for each of 4 samples"):
+        rewarded(lambda x, cond: torch.ones(5), X)
+    with pytest.raises(InputError, match="one number for each sample, and this one gave a NoneType"):
+        rewarded(lambda x, cond: None, X)
+    with pytest.raises(InputError, match=r"this one gave them torch.sparse_coo"):
+        rewarded(lambda x, cond: torch.sparse_coo_tensor(size=(4,), check_invariants=True), X)

@@ -528,3 +528,12 @@ def test_an_absent_extra_is_named(package: str, extra: str, home: Path, monkeypa
         InputError, match=rf"^{package}, which reads this, is not installed: pip install 'kedge\[{extra}\]'$"
     ):
         kedge.data.open(paths[package])
+
+
+def test_an_array_that_is_declared_larger_than_any_memory_is_one_line(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "huge.hdf5", "w") as file:
+        file.create_dataset("observations", shape=(10**9, 10**6), dtype="f4", chunks=(1000, 1000))
+        file["actions"] = np.zeros((10, 1))
+    with pytest.raises(InputError, match=r"huge.hdf5 cannot be read as HDF5 \(Unable to allocate") as caught:
+        kedge.data.open(tmp_path / "huge.hdf5")
+    assert "\n" not in str(caught.value)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import kedge.data
 from data.logs import logs_of
 from kedge.data import Trajectories
+from kedge.data.folder import Writer
 from kedge.errors import InputError
 
 
@@ -333,3 +334,29 @@ def test_altered_ends_are_refused(ends: list[Any], said: str, tmp_path: Path) ->
     np.save(folder / "ends.npy", np.array(ends))
     with pytest.raises(InputError, match=rf"ends.npy: {said}$"):
         kedge.data.open(folder)
+
+
+@pytest.mark.parametrize("odd", [np.float32(1.0), np.zeros(42, "c8"), np.zeros(42, "M8[s]")])
+def test_columns_that_are_no_rows_of_numbers_are_refused_though_the_folder_says_so_too(
+    odd: Any, tmp_path: Path
+) -> None:
+    folder = logs_of([20, 22]).save(tmp_path / "set")
+    np.save(folder / "actions.npy", odd)
+    told = json.loads((folder / "meta.json").read_text())
+    told["columns"]["actions"] = [np.asarray(odd).dtype.str, list(np.shape(odd))]
+    (folder / "meta.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"actions.npy was altered: it is .*, no rows of numbers$"):
+        Trajectories.open(folder)
+
+
+def test_what_is_left_open_on_a_full_disk_does_not_hide_what_was_said(tmp_path: Path) -> None:
+    """Closing a file writes what has found no room before, and fails once more."""
+    writer = Writer(tmp_path / "set", {})
+    writer.__enter__()
+    writer.append(logs_of([20]).columns, "here")
+    for one in writer.columns.values():
+        one.file.close()
+        one.file = open("/dev/full", "wb")  # noqa: SIM115
+        one.file.write(b"some")
+    writer.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []

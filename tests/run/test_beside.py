@@ -15,6 +15,7 @@ import torch
 
 from kedge.data import Normaliser, Segments, Trajectories
 from kedge.envs import Layout, Maze2D
+from kedge.errors import InputError
 from kedge.plan import Agent, Chase, Judge, NearestSegments, ShortestPath
 from kedge.run.beside import ROWS, Known, Row, beside, kept, nearest, shortest
 from kedge.run.recorded import environment_of
@@ -181,3 +182,10 @@ def test_rows_of_earlier_versions_that_do_not_tell_their_maze_go_by_its_name(tmp
 @pytest.mark.parametrize("make", [nearest, shortest])
 def test_an_agent_of_another_kind_has_no_such_rows(make: Any) -> None:
     assert make(Known(MAZE, object(), logged)) == "the run plans in another way"
+
+
+def test_a_row_that_finds_no_room_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines" / "optimal").touch()
+    with pytest.raises(InputError, match=r"optimal could not be written \(File exists\)"):
+        beside(tmp_path, MAZE, agent(), 2, 40, silent, logs=logged)

@@ -132,6 +132,24 @@ def test_wrong_usage_is_exit_code_2(args: list[str], run: Run) -> None:
     assert err
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["demo", "--smal"], "Unrecognized options: --smal"),
+        (["eval", "x", "--seed", "one"], "invalid literal for int() with base 10: 'one'"),
+        (["train", "fv", "--width"], "--width"),
+        (["train", "fv", "--" + "x" * 3000], "Unrecognized options"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_flag(args: list[str], said: str, run: Run) -> None:
+    code, _, err = run(*args)
+    assert code == 2
+    assert err.startswith("kedge: ")
+    assert said in err
+    assert err.endswith(" --help lists the flags\n")
+    assert (err.count("\n"), len(err) < 700) == (1, True)
+
+
 TINY = ("--steps", "2", "--batch", "4", "--width", "8")
 MADE = ("--env", "maze2d-umaze", "--demonstrations", "3000", *TINY)
 
@@ -586,6 +604,14 @@ def test_fresh_starts_over_but_leaves_alone_what_is_no_demo(run: Run) -> None:
         (CheckpointError("x could not be written (No space left on device)"), 1, "No space left on device"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (SystemExit(130), 130, ""),
+        (
+            OSError(28, "No space left on device", "runs/x"),
+            1,
+            "kedge: runs/x: No space left on device; the same",
+        ),
+        (OSError("odd"), 1, "kedge: odd; the same command goes on"),
+        (MemoryError(), 1, "kedge: not enough memory for this (MemoryError: no more to be had); smaller"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8\nat"), 1, "not enough memory for this (RuntimeE"),
         (RuntimeError("surprise"), 1, "RuntimeError: surprise"),
     ],
 )

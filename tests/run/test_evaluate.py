@@ -307,6 +307,9 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path) -> None:
         ("episodes.csv", lambda text: text.replace(b",0.", b",zero.", 1), "could not convert"),
         ("evaluation.json", lambda text: text[:50], "cannot be read"),
         ("traces.npz", lambda text: text[:50], "cannot be read"),
+        ("evaluation.json", lambda text: text.replace(b'"label"', b'"lable"'), "does not say label: evaluate again"),
+        ("evaluation.json", lambda text: text.replace(b'"plans"', b'"plan"'), "does not say plans: evaluate again"),
+        ("traces.npz", lambda text: text.replace(b"plan_points", b"plan_piknts"), "cannot be read"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, name: str, damage: object, says: str) -> None:

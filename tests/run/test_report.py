@@ -310,6 +310,9 @@ def test_a_folder_that_is_no_run_and_files_that_are_broken_are_one_line(tmp_path
     (tmp_path / "metrics.csv").write_text("step,loss\n1,many\n")
     with pytest.raises(InputError, match=r"metrics.csv cannot be read \('many' is no number\)"):
         report(tmp_path)
+    (tmp_path / "metrics.csv").write_bytes(b"step,loss\n1,\xb7\n")
+    with pytest.raises(InputError, match=r"metrics.csv cannot be read \('utf-8' codec"):
+        report(tmp_path)
 
 
 def test_a_table_leaves_out_a_half_written_row(tmp_path: Path) -> None:

@@ -173,3 +173,29 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(untouched: Callable
     assert "going on from step-00000120 instead" in said
     assert_same_run(run, untouched("adamw"))
     assert issubclass(CheckpointWarning, UserWarning)
+
+
+def test_killed_after_its_last_checkpoint_a_run_has_its_last_figures(
+    untouched: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The row of the last step, between two rows and on a checkpoint's own, is there before that checkpoint."""
+
+    class KilledError(Exception):
+        pass
+
+    killed = trainer(tmp_path, "adamw", STEPS)
+    save = killed.checkpoints.save
+
+    def saved(step: int, tree: Any) -> None:
+        save(step, tree)
+        if step == STEPS:
+            raise KilledError
+
+    killed.checkpoints.save = saved
+    killed.checkpoint_every, killed.checkpoints.tidy = 40, lambda: None  # nor has it come to drop the old ones
+    with pytest.raises(KilledError):
+        killed.train()
+    trainer(tmp_path, "adamw", STEPS).train()
+    assert_same_run(untouched("adamw"), tmp_path)
+    kept = [sorted(path.name for path in (run / "state").iterdir()) for run in (untouched("adamw"), tmp_path)]
+    assert kept[0] == kept[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from kedge.train import CsvFile, Sink, TensorBoard, Trackio, WandB
+from kedge.errors import InputError
+from kedge.train import CheckpointError, CsvFile, Sink, TensorBoard, Trackio, WandB
 
 
 def table(run: Path) -> list[dict[str, str]]:
@@ -54,6 +56,11 @@ def test_infinite_figures_are_written_and_other_tables_are_refused(tmp_path: Pat
     sink.write(1, {"loss": float("inf"), "other": float("nan")})
     sink.close()
     assert table(tmp_path) == [{"step": "1", "loss": "inf", "other": "nan"}]
+    (tmp_path / "metrics.csv").write_bytes(b"step,loss\n1,\xb7\n")
+    with pytest.raises(
+        InputError, match=r"metrics.csv cannot be read \('utf-8' codec .*; remove it to go on without it$"
+    ):
+        CsvFile().open(tmp_path, 0)
     (tmp_path / "metrics.csv").write_text("name,age\nAnn,3\n")
     with pytest.raises(
         ValueError, match=r"metrics.csv is not a table of figures by step \(its header begins with 'name'\)$"
@@ -118,3 +125,29 @@ def test_an_absent_extra_is_one_line_with_the_command(extra: str, kind: Any, mon
     monkeypatch.setitem(sys.modules, extra, None)
     with pytest.raises(ModuleNotFoundError, match=rf"^{extra} is not installed: pip install kedge\[{extra}\]$"):
         kind()
+
+
+def test_figures_that_find_no_room_are_one_line_and_leave_the_table_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = CsvFile()
+    sink.open(tmp_path, 0)
+    sink.write(10, {"loss": 0.5})
+    assert sink._file is not None
+    sink._file.close()
+    sink._file = open("/dev/full", "a")  # noqa: SIM115  as full as a disk can be
+    with pytest.raises(
+        CheckpointError, match=r"metrics.csv could not be written \(No space left on device\); what was"
+    ):
+        sink.write(20, {"loss": 0.25})
+    sink.close()
+    assert [row["step"] for row in table(tmp_path)] == ["10"]
+
+    def full(*names: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    again = CsvFile()
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(CheckpointError, match=r"metrics.csv could not be written \(No space left on device\)"):
+        again.open(tmp_path, 10)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]

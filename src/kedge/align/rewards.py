@@ -21,7 +21,7 @@ Reward = Callable[[Any, Any], Any]
 entry, and their sum that of the sample. What is not finite has failed, and counts for nothing."""
 
 
-class RewardError(RuntimeError):
+class RewardError(InputError):
     """A reward failed for every sample, so that there is nothing to learn from."""
 
 
@@ -48,10 +48,12 @@ def rewarded(reward: Reward, x: Tree, cond: Any = None) -> Rewarded:
     """Asks, and takes failures out."""
     like = first_leaf(x)
     said = reward(x, cond)
-    said = said if isinstance(said, Tensor | dict) else torch.as_tensor(said)
+    said = said if isinstance(said, Tensor | dict) else _as_tensor(said)
     batch = like.shape[0]
+    if isinstance(said, Tensor) and said.layout is not torch.strided:
+        raise InputError(f"a reward says one number for each sample, and this one gave them {said.layout}")
     if any(leaf.ndim == 0 or leaf.shape[0] != batch for leaf in (said.values() if isinstance(said, dict) else [said])):
-        raise ValueError(f"a reward says one number for each of {batch} samples, or one for each entry of them")
+        raise InputError(f"a reward says one number for each of {batch} samples, or one for each entry of them")
     value = sum_event(said).detach().to(like.device)
     value = value if value.is_floating_point() else value.float()
     good = value.isfinite()
@@ -59,6 +61,15 @@ def rewarded(reward: Reward, x: Tree, cond: Any = None) -> Rewarded:
         raise RewardError(f"the reward failed for all of {batch} samples: not one finite number")
     entries = said if isinstance(said, dict) or said.ndim > 1 else None
     return Rewarded(torch.where(good, value, 0.0), entries, None if bool(good.all()) else good)
+
+
+def _as_tensor(said: Any) -> Tensor:
+    try:
+        return torch.as_tensor(said)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"a reward says one number for each sample, and this one gave a {type(said).__name__}"
+        ) from None
 
 
 @dataclass
@@ -118,8 +129,8 @@ class Patient:
         def ask() -> None:
             try:
                 box.append((self.reward(x, cond), None))
-            except Exception as error:
-                box.append((None, error))
+            except BaseException as error:  # one that ends its own program must not end ours
+                box.append((None, RuntimeError(repr(error)) if not isinstance(error, Exception) else error))
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
@@ -145,7 +156,7 @@ def from_file(name: str) -> Reward:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"reward {name!r}: {path} does not run: {type(error).__name__}: {error}") from error
     found = getattr(module, function, None)
     if not callable(found):

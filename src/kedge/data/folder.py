@@ -8,7 +8,11 @@ import json
 import os
 import secrets
 import shutil
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,20 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from kedge.disk import to_disk
+from kedge.data.columns import NUMBERS
+from kedge.disk import UNREADABLE, to_disk
 from kedge.errors import InputError
 
 FORMAT = "kedge-trajectories-1"
 META = "meta.json"
 SCRATCH = ".writing-"
+
+BROKEN = (
+    *(OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, AssertionError, ImportError),
+    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),  # the first two: numpy's headers are Python
+    MemoryError,  # a header may declare what no machine holds
+)
+"""What the readers of other formats raise over a file that is damaged or none of theirs."""
 
 Kind = tuple[str, tuple[int, ...]]
 """A column's type and shape."""
@@ -103,7 +115,8 @@ class Writer:
 
     def __exit__(self, *raised: object) -> None:
         for one in self.columns.values():
-            one.file.close()
+            with suppress(OSError):  # a full disk was said before; closing tries once more
+                one.file.close()
         shutil.rmtree(self.scratch, ignore_errors=True)  # on success it is no longer there
 
     def append(self, columns: Mapping[str, np.ndarray], where: str) -> None:
@@ -166,7 +179,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{folder}: no trajectories, for there is no {META} in it") from None
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{folder / META} cannot be read ({error})") from None
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise InputError(f"{folder / META} is not of the format {FORMAT!r}")
@@ -188,10 +201,12 @@ def read_store(folder: Path, meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
             found[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             raise InputError(f"{path} is missing: the folder was altered") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read ({error})") from None
+        except BROKEN as error:
+            raise InputError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
         if name in said and [found[name].dtype.str, list(found[name].shape)] != said[name]:
             raise InputError(f"{path} was altered: it is {kind(found[name])}, written was {said[name]}")
+        if not found[name].ndim or found[name].dtype.kind not in NUMBERS:
+            raise InputError(f"{path} was altered: it is {kind(found[name])}, no rows of numbers")
     return found
 
 

@@ -14,6 +14,7 @@ from kedge.align import Reward
 from kedge.errors import InputError
 from kedge.plan.agent import Agent
 from kedge.plan.support import along
+from kedge.tree import sum_event
 
 BETWEEN = 6
 """Points looked at between neighbouring points of a plan."""
@@ -72,9 +73,10 @@ def looked_at(
     made = agent.plan(states, candidates=each, seed=seed)
     plans = torch.from_numpy(made.states)
     starts = torch.from_numpy(states).float().repeat_interleave(each, 0)
-    value = torch.as_tensor(worth(plans.flatten(0, 1), {"states": starts})).reshape(len(states), each)
+    said = torch.as_tensor(worth(plans.flatten(0, 1), {"states": starts}))
+    value = sum_event(said).reshape(len(states), each)  # a reward of each entry is worth their sum, as in training
     return {
-        "reward": value.double().mean(1).numpy(),
+        "reward": value.detach().double().mean(1).numpy(),
         "diversity": diversity(plans).double().numpy(),
         "inside": made.feasible.mean(1).astype(float),
     }

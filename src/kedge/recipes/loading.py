@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,27 @@ import torch
 from torch import Tensor
 
 from kedge.data import Normaliser
-from kedge.disk import read_json
+from kedge.disk import read_object
 from kedge.errors import InputError
 from kedge.plan import Agent, Support
 from kedge.recipes.networks import Models, Sizes, build
 from kedge.recipes.training import MEASURED
 from kedge.train import CheckpointError, load_weights
 
+WORDY = 300
+"""Characters after which a reason is cut: torch lists every name that does not fit."""
 WEIGHTS = "weights.safetensors"
 BASE = "base.safetensors"
 """The weights that an alignment began with."""
+OPTIONAL = type(None)
+SETTINGS = {"maze": [str], "goal": [float], "horizon": int, "steps": int, "seed": int}
+ALIGNED = {"method": str, "fields": dict, "reward": str, "seed": int, "from": str}
+FORM = {
+    "recipe": str, "fields": dict, "seed": int, "task": (str, OPTIONAL), "sizes": {"state": int, "action": int},
+    "environment": {"name": str, "maze": [str], "goal": [float], "horizon": int}, "aligned": ALIGNED,
+    "data": {"digest": str, "steps": int, "provenance": {"settings": SETTINGS}},
+}  # fmt: skip
+"""What `recipe.json` may say, as far as anything is made of it."""
 
 
 def load(run: Path | str, device: torch.device | str | None = None) -> Agent:
@@ -34,7 +46,7 @@ def load(run: Path | str, device: torch.device | str | None = None) -> Agent:
     try:
         models = _models(recipe, told, measured, weights)
     except (KeyError, TypeError, RuntimeError) as error:
-        why = " ".join(str(error).split())
+        why = textwrap.shorten(str(error), WORDY)
         raise InputError(f"{folder}: its weights are not those of its recipe ({why}); train it again") from None
     trained = models.trained()
     for module in (*trained.values(), models.scale, models.normaliser, models.support):
@@ -71,7 +83,11 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     path = folder / "recipe.json"
     if not path.is_file():
         raise InputError(f"{folder} is no run: it has no recipe.json; give the folder that `kedge train` has made")
-    return read_json(path)
+    told = read_object(path, FORM, "; train it again")
+    goal = told.get("environment", {}).get("goal", (0, 0))
+    if len(goal) != 2:
+        raise InputError(f"{path} cannot be used (environment.goal has {len(goal)} numbers, not 2); train it again")
+    return told
 
 
 def _recipe(told: dict[str, Any], folder: Path) -> Any:

@@ -168,7 +168,10 @@ def _optimal(where: Path, task: Any, episodes: int, first_seed: int, fresh: bool
         "environment": environment_of(task),
         **provenance(),
     }
-    where.mkdir(parents=True, exist_ok=True)
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{where} could not be written ({error.strerror})") from None
     save_json(where / "evaluation.json", words)
     return Row("optimal", label, f"latched {found}", found.json())
 

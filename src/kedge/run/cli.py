@@ -15,6 +15,9 @@ from kedge.errors import InputError
 
 DONE, FAILED, BAD_INPUT, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
+LONGEST = 1000
+"""Characters of the line that says what is wrong: it may repeat a name that was given, however long that is."""
+
 COMMANDS = {
     "train": "train a recipe on logged behaviour: kedge train fv --env maze2d-large",
     "eval": "score a run over many starts, latched and raw: kedge eval runs/fv-large",
@@ -100,6 +103,12 @@ def _surprised(error: Exception, args: list[str]) -> int:
 
     if isinstance(error, RefusedError):
         return _failed(REFUSED, f"refused: {error} (--out), or give the flags that it was made with", args)
+    if isinstance(error, OSError):
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _failed(FAILED, f"{said}; the same command goes on once that is mended", args)
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no more to be had'}"
+        return _failed(FAILED, f"not enough memory for this ({why}); smaller sizes or data take less", args)
     if not isinstance(error, CheckpointError | ModuleNotFoundError):  # those say all in one line
         traceback.print_exc(file=sys.stderr)
     return _failed(FAILED, f"{type(error).__name__}: {error}", args)
@@ -135,6 +144,7 @@ def _stdout_for_json(wanted: bool) -> Iterator[None]:
 def _failed(code: int, line: str, args: Sequence[str]) -> int:
     """One line to the reader, and the same as JSON where that was asked for."""
     line = " ".join(line.split())
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
     sys.stderr.write(f"kedge: {line}\n")
     if "--json" in args:
         sys.stdout.write(json.dumps({"error": line, "exit": code}) + "\n")

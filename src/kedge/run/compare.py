@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from kedge.disk import read_json
+from kedge.disk import read_object
 from kedge.errors import InputError
+from kedge.recipes.loading import FORM
 from kedge.run.notes import read_words, remarks
 from kedge.run.scores import Scores
 from kedge.run.statistics import FEW, Interval, Paired, holm, interval, paired
@@ -309,7 +310,7 @@ def _recipe(folder: Path) -> dict[str, Any] | None:
     path = folder / "recipe.json"
     if not path.exists():
         return None
-    recipe = read_json(path)
+    recipe = read_object(path, FORM)
     if not isinstance(recipe, dict):
         raise InputError(f"{path} holds no recipe")
     return recipe

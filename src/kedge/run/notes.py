@@ -8,17 +8,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kedge.disk import UNREADABLE, misfit
 from kedge.run.recorded import environment_of
 from kedge.train.checkpoint import weights_step
 
 WEIGHTS, BASE = "weights.safetensors", "base.safetensors"
 ALIGNMENT = "alignment.json"
 """What plans were like before an alignment and after it."""
+_PAIR = {"before": float, "after": float, "interval": [float]}
+COMPARED = {"places": int, "plans": int, "reward": _PAIR, "diversity": _PAIR, "inside": _PAIR}
+"""What `alignment.json` may say."""
 AGENT_FILES = ("recipe.json", "measured.safetensors", WEIGHTS, BASE)
 AGENT = ("agent", "device", "overrides", "step", "steps")
 """What is noted of who acted: the digest of its files, where it ran, what was given in place of the recipe's own
 fields, and the step that its weights are of, of how many."""
 NOTES = ("environment", *AGENT)
+EVALUATED = {
+    "task": str, "label": str, "horizon": int, "episodes": int, "seeds": [int], "success": float,
+    "latched": {"score": (dict, type(None))}, "raw": {"score": (dict, type(None))}, "environment": {"name": str},
+    "planning": {"plans": int, "calls": int, "seconds": float, "act_calls": int, "act_seconds": float},
+    "overrides": dict, "step": int, "steps": int, "agent": str, "device": str, "feasibility": dict, "shown": dict,
+}  # fmt: skip
+"""What `evaluation.json` may say, as far as anything is made of it."""
 
 
 def unfinished(folder: Path, recipe: Mapping[str, Any]) -> str | None:
@@ -80,9 +91,9 @@ def read_words(folder: Path) -> dict[str, Any] | None:
     """What `evaluation.json` says; None where there is none that can be read."""
     try:
         found = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except UNREADABLE:
         return None
-    return found if isinstance(found, dict) else None
+    return None if misfit(found, EVALUATED) else found
 
 
 def label_of(recipe: Mapping[str, Any], otherwise: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import kedge.data
 from kedge.data import Trajectories
-from kedge.disk import read_json
+from kedge.disk import UNREADABLE, read_json
 from kedge.envs.demonstrations import demonstrate, settings
 from kedge.envs.layout import Layout
 from kedge.errors import InputError
@@ -157,7 +157,7 @@ def _lying(folder: Path) -> Trajectories | None:
         return None
     try:
         return kedge.data.open(str(json.loads(path.read_text(encoding="utf-8"))["data"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (*UNREADABLE, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} cannot be read ({error})") from None

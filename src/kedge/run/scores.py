@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
@@ -17,11 +16,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from kedge.disk import read_json
+from kedge.data.folder import BROKEN
+from kedge.disk import read_object
 from kedge.envs.task import Planned
 from kedge.errors import InputError
 from kedge.run.feasibility import Feasibility
-from kedge.run.notes import NOTES, titled
+from kedge.run.notes import EVALUATED, NOTES, titled
 from kedge.run.statistics import Interval, interval
 
 LATCHED = "the horizon minus the step of first success: an episode counts as solved from then on"
@@ -191,6 +191,7 @@ class Scores:
         )  # fmt: skip
 
 
+_ASKED = {"task", "label", "horizon", "episodes", "planning"}
 _RETURNS = ("latched", "raw", "latched_score", "raw_score")
 _WHOLE = (
     "seed", "solved_at", "plans", "plans_over_reach", "tracked_steps", "prefixes_crossing", "plans_crossing",
@@ -257,7 +258,7 @@ def _read_columns(path: Path, count: int) -> dict[str, np.ndarray]:
             else np.array([float(cell or "nan") for cell in cells])
             for name, cells in table.items()
         }
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}): evaluate again") from None
 
 
@@ -269,7 +270,10 @@ def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / "evaluation.json"
     if not path.exists():
         raise InputError(f"{folder} holds no evaluation (no evaluation.json): run `kedge eval {folder}`")
-    return read_json(path, ": evaluate again")
+    words = read_object(path, EVALUATED, ": evaluate again")
+    if missing := _ASKED - words.keys() or {f.name for f in fields(Planning)} - words["planning"].keys():
+        raise InputError(f"{path} does not say {min(missing)}: evaluate again")
+    return words
 
 
 def _write_traces(path: Path, scores: Scores) -> None:
@@ -306,10 +310,14 @@ def _read_traces(path: Path) -> tuple[np.ndarray | None, list[Planned]]:
     if not path.exists():
         return None, []
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            traces = dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        return _traces(path)
+    except BROKEN as error:
         raise InputError(f"{path} cannot be read ({error}): evaluate again, or remove it") from None
+
+
+def _traces(path: Path) -> tuple[np.ndarray | None, list[Planned]]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        traces = dict(arrays)
     plans = []
     for i, points in enumerate(traces["plan_points"]):
         given = points[np.isfinite(points).all(1)]

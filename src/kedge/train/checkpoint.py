@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kedge.disk import to_disk
+from kedge.disk import UNREADABLE, to_disk
 
 TENSORS, STATE, FORMAT = "tensors.safetensors", "state.json", "kedge checkpoint 1"
 MARK, SCRATCH = "$tensor", ".writing-"
@@ -111,7 +111,7 @@ def load_tree(folder: Path | str) -> Any:
         if _seal(folder / TENSORS) != state["tensors"]:
             raise CheckpointError(f"{folder}: {TENSORS} was altered (its checksum does not fit)")
         return join(state["tree"], load_file(folder / TENSORS))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (*UNREADABLE, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder} cannot be read ({type(error).__name__}: {reason})") from None
 
@@ -174,8 +174,12 @@ class Checkpoints:
         return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
 
     def save(self, step: int, tree: Any) -> None:
-        """Adds the checkpoint of `step`; drops those beyond the last `keep`, and the leavings of a killed process."""
+        """Adds the checkpoint of `step`, and drops what is not to be kept."""
         save_tree(self.folder / f"step-{step:08d}", tree)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Drops the checkpoints beyond the last `keep`, and what a process has left that was killed meanwhile."""
         unfinished = list(self.folder.glob(f"{SCRATCH}*"))
         for path in [*self.folders()[: -self.keep], *unfinished]:
             shutil.rmtree(path, ignore_errors=True)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kedge.disk import UNREADABLE
 from kedge.train.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -110,7 +111,7 @@ class Trainer:
                 self.advance()
                 bar.loss = self.row.get(self._label(0) + "loss", bar.loss)
                 bar.tick(self.step)
-                if self._due():
+                if self.step < self.steps and self._due():  # at the end the last figures come before the checkpoint
                     self._save_or_warn()
             self._end()
             bar.loss = self.row.get(self._label(0) + "loss", bar.loss)
@@ -152,6 +153,7 @@ class Trainer:
         state = self.checkpoints.load()
         if state is not None:
             self.load(state)
+            self.checkpoints.tidy()
             # Written after the checkpoint: a crash between the two left those of the checkpoint before.
             self._saved_step = self.step
             if weights_step(self.run / "weights.safetensors") != self.step:
@@ -276,8 +278,10 @@ class Trainer:
             return
         try:
             there = plain(_read_json(said), "recipe.json")
-        except ValueError as error:
+        except UNREADABLE as error:
             raise CheckpointError(f"{said} cannot be read ({error})") from None
+        if not isinstance(there, dict):
+            raise CheckpointError(f"{said} cannot be read (it is no JSON object)")
         if odd := differences(there, self.recipe):
             raise RefusedError(f"{run} belongs to another recipe ({'; '.join(odd)}): choose another folder")
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kedge.data.columns import NUMBERS, may_name, shown
+from kedge.data.folder import BROKEN
 from kedge.data.trajectories import Trajectories
 from kedge.errors import InputError
 
@@ -28,13 +27,6 @@ NAMES: dict[str, tuple[str, ...]] = {
 flags of their last steps."""
 
 OBJECTS = "Python objects, which are not read, for they could run code: save plain arrays of numbers"
-
-
-BROKEN = (
-    *(OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, AssertionError, ImportError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-"""What the readers of other formats raise over a file that is damaged or none of theirs."""
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from kedge.disk import read_json
+from kedge.disk import read_json, read_object
 from kedge.errors import InputError
 from kedge.run.commands.command import Command, Outcome, short
 from kedge.run.commands.named import Named, named
@@ -70,11 +70,11 @@ class Flags(Command):
         done = finished(out, align)
         if not done:
             self._train(out, told, align, described)
-        from kedge.run.notes import ALIGNMENT
+        from kedge.run.notes import ALIGNMENT, COMPARED
         from kedge.train.checkpoint import save_json
 
         if done and (out / ALIGNMENT).is_file():
-            found = read_json(out / ALIGNMENT)
+            found = read_object(out / ALIGNMENT, COMPARED, "; remove it, and it is made again")
         else:
             found = self._compared(out)
             save_json(out / ALIGNMENT, found)
@@ -104,6 +104,7 @@ class Flags(Command):
         from kedge.recipes.training import MEASURED
         from kedge.run.recorded import SOURCE
         from kedge.train import load_weights, save_weights
+        from kedge.train.checkpoint import save_json
 
         agent, logs = kedge.load(self.folder), self._logs(told)
         alignment = Alignment(
@@ -113,7 +114,7 @@ class Flags(Command):
         save_weights(out / MEASURED, load_weights(self.folder / MEASURED))
         save_weights(out / BASE, weights_of(self.folder, told))
         if (source := self.folder / SOURCE).is_file():
-            (out / SOURCE).write_bytes(source.read_bytes())
+            save_json(out / SOURCE, read_json(source))
         alignment.trainer.train()
 
     def _logs(self, told: Mapping[str, Any]) -> Any:

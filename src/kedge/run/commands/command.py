@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 import os
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +19,8 @@ from kedge.errors import InputError
 
 Parsed = TypeVar("Parsed")
 
+WORDY = 500
+"""Characters after which an error of usage is cut: it repeats what was typed, however long that is."""
 SHARE = 25
 """Episodes that are worth a process of their own."""
 
@@ -76,7 +82,26 @@ class Command:
 def parsed(what: Callable[..., Parsed], args: Sequence[str], name: str) -> Parsed:
     """The command with its flags; `--help` and usage errors end the program with 0 and 2."""
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    return tyro.cli(what, args=list(args), prog=f"kedge {name}", config=config)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(what, args=list(args), prog=f"kedge {name}", config=config)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise InputError(f"{_of_a_box(said.getvalue())}; kedge {name} --help lists the flags") from None
+
+
+def _of_a_box(text: str) -> str:
+    """What tyro says in a frame, in a line: the first paragraph, which says what is wrong, without its help."""
+    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()]
+    found: list[str] = []
+    for line in lines:
+        if found and set(line) <= set("─╰╯"):
+            break
+        if line and line[0] not in "╭─╰":
+            found.append(line)
+    return textwrap.shorten(" ".join(found) or "wrong usage", WORDY)
 
 
 def environment(name: str, goal: tuple[float, float] | None = None) -> Any:

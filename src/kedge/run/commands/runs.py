@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +18,9 @@ def recipe_of(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: there is no such folder; give the folder of a run, such as runs/fv-large")
     if not path.is_file():
         raise InputError(f"{folder}: not a run's folder (it has no recipe.json); give one that `kedge train` has made")
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error})") from None
+    from kedge.recipes.loading import read_recipe
+
+    return read_recipe(folder)
 
 
 def refuse_another(folder: Path, known: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kedge.errors import InputError
 from kedge.plan.drawing import LIGHT, draw_candidates, draw_maze, draw_start
 from kedge.run.report.figures import paint_crowd
 from kedge.run.report.reading import Run
@@ -52,6 +53,9 @@ def _written(figure: Any, path: Path) -> Path:
     try:
         figure.savefig(scratch, format="png", metadata={"Software": None})
         os.replace(scratch, path)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{path}: the report's picture could not be written ({why})") from None
     finally:
         scratch.unlink(missing_ok=True)
     return path

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from kedge.disk import read_json
+from kedge.disk import read_object
 from kedge.errors import InputError
-from kedge.run.notes import ALIGNMENT
+from kedge.recipes.loading import FORM
+from kedge.run.notes import ALIGNMENT, COMPARED, EVALUATED
 from kedge.run.scores import Scores
 
 Columns = dict[str, np.ndarray]
@@ -73,7 +74,7 @@ def read_run(folder: Path | str) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give the folder of a run, such as runs/fv-large")
-    recipe = _json(folder / "recipe.json")
+    recipe = _json(folder / "recipe.json", FORM)
     if recipe is None:
         raise InputError(f"{folder}: not a run's folder (it has no recipe.json); give one that `kedge train` has made")
     found = {
@@ -86,14 +87,14 @@ def read_run(folder: Path | str) -> Run:
         metrics=table(folder / "metrics.csv"),
         landscape=table(folder / "landscape.csv"),
         evaluated=read_evaluation(folder),
-        aligned=_json(folder / ALIGNMENT),
+        aligned=_json(folder / ALIGNMENT, COMPARED),
         baselines={key: row for key, row in sorted(found.items()) if row is not None},
     )
 
 
 def read_evaluation(folder: Path) -> Evaluated | None:
     """The evaluation that is stored in a folder, if there is one."""
-    summary = _json(folder / "evaluation.json")
+    summary = _json(folder / "evaluation.json", EVALUATED)
     if summary is None:
         return None
     scores = Scores.load(folder) if (folder / "episodes.csv").is_file() else None
@@ -104,8 +105,11 @@ def table(path: Path) -> Columns | None:
     """The columns of a csv file of numbers; None without a file or without a whole row. An empty cell is nan."""
     if not path.is_file():
         return None
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error}); remove it, or make it again") from None
     whole = [row for row in rows[1:] if len(row) == len(rows[0])]
     if not whole:
         return None
@@ -119,10 +123,5 @@ def _number(cell: str, path: Path) -> float:
         raise InputError(f"{path} cannot be read ({cell!r} is no number); remove it, or make it again") from None
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    found = read_json(path, "; make it again")
-    if not isinstance(found, dict):
-        raise InputError(f"{path} is not what a run writes (no JSON object); make it again")
-    return found
+def _json(path: Path, form: Mapping[str, Any]) -> dict[str, Any] | None:
+    return read_object(path, form, "; make it again") if path.is_file() else None

@@ -1,0 +1,164 @@
+"""The drill, a small one, with what it is made of: it has to notice what it is there to notice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import drill
+from drilling import disks, fuzz
+from drilling.scene import REWARD, Scene, logged
+from drilling.trial import Trial, Verdict, apart, content, lost, sums, untidy
+
+KILLS, DISKS, FUZZ = 4, 1, 60
+"""Of each of two commands; sizes and numbers of files, of each of two commands; inputs."""
+
+
+@pytest.fixture(scope="module")
+def drilled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `make drill` stores, of a few trials of each kind, in a process of its own."""
+    place = tmp_path_factory.mktemp("drill")
+    counts = ["--kills", str(KILLS), "--disks", str(DISKS), "--commands", "train", "inspect", "--fuzz", str(FUZZ)]
+    command = [sys.executable, drill.__file__, *counts, "--jobs", "2", "--place", str(place)]
+    command += ["--seconds", "60", "--out", str(place / "drill.json")]  # others may be at work here
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert (place / "drill.json").is_file(), done.stderr[-3000:]
+    found = json.loads((place / "drill.json").read_text())
+    assert done.returncode == int(any(kind["odd"] for kind in found.values())), done.stderr[-3000:]
+    assert not list(place.glob("drill-*")), "it leaves nothing behind"
+    return found
+
+
+def odd(drilled: dict[str, Any], kind: str) -> list[str]:
+    return [f"{one['trial']}: {one['odd']}" for one in drilled[kind]["odd"]]
+
+
+def test_runs_go_on_from_kills_to_the_same_bits(drilled: dict[str, Any]) -> None:
+    assert odd(drilled, "kill") == []
+    counts = drilled["kill"]["counts"]
+    assert counts["trials"] == 2 * KILLS
+    assert counts["kills"] >= KILLS
+
+
+def test_full_disks_are_one_line_and_then_no_hindrance(drilled: dict[str, Any]) -> None:
+    if not disks.permitted():
+        pytest.skip("namespaces are not permitted here")
+    assert odd(drilled, "disk") == []
+    assert drilled["disk"]["counts"]["full"] >= 2 * DISKS
+
+
+def test_broken_inputs_are_one_line_and_harm_nothing(drilled: dict[str, Any]) -> None:
+    assert odd(drilled, "fuzz") == []
+    counts = drilled["fuzz"]["counts"]
+    assert counts["trials"] == FUZZ == counts["refused"] + counts["succeeded"]
+    assert min(counts.get(f"{source}: refused", 0) for source in fuzz.SOURCES) > 0
+
+
+@pytest.mark.parametrize(
+    ("err", "wrong"),
+    [
+        ("kedge: there is no such folder; give one\n", ""),
+        ("note: 3 of 4\nkedge: there is no such folder; give one\n", ""),
+        ("Traceback (most recent call last):\n  x\nkedge: there is no such folder; give one\n", "a traceback"),
+        ("kedge: there is no such folder; give one\nand then\n", "not one line"),
+        ("kedge: there is no such folder; give one\n" * 2, "not one line"),
+        ("", "not one line"),
+        ("kedge: no\n", "a last line of 9"),
+        ("kedge: " + "no " * 999, "a last line of 3003"),
+    ],
+)
+def test_what_is_said_is_one_line_at_the_end(err: str, wrong: str) -> None:
+    assert untidy(err).startswith(wrong)
+    assert bool(untidy(err)) == bool(wrong)
+
+
+def test_runs_are_compared_but_for_times(tmp_path: Path) -> None:
+    def run(name: str, seconds: float, loss: float, weights: bytes = b"0") -> dict[str, str]:
+        state = tmp_path / name / "state" / "step-1"
+        state.mkdir(parents=True)
+        (tmp_path / name / "metrics.csv").write_text(f"step,seconds,loss\n1,{seconds},{loss}\n")
+        (tmp_path / name / "evaluation.json").write_text(json.dumps({"when": seconds, "success": 1.0}))
+        told = {"digest": str(seconds), "tree": {"seconds": seconds, "step": 1}, "tensors": "sha"}
+        (state / "state.json").write_text(json.dumps(told))
+        (tmp_path / name / "weights.safetensors").write_bytes(weights)
+        return content(tmp_path / name)
+
+    whole = run("whole", 1.0, 0.5)
+    assert apart(whole, run("slower", 2.0, 0.5)) == []
+    assert apart(whole, run("other", 1.0, 0.6)) == ["metrics.csv"]
+    assert apart(whole, run("moved", 1.0, 0.5, b"1")) == ["weights.safetensors"]
+    (tmp_path / "slower" / ".writing-weights.safetensors").touch()
+    assert apart(whole, content(tmp_path / "slower")) == [".writing-weights.safetensors"]
+
+
+def test_what_was_there_is_looked_for(tmp_path: Path) -> None:
+    for name in ("kept", "changed", "gone"):
+        (tmp_path / name).write_text(name)
+    before = sums(tmp_path)
+    (tmp_path / "changed").write_text("else")
+    (tmp_path / "gone").unlink()
+    (tmp_path / "new").touch()
+    assert lost(before, tmp_path) == ["changed", "gone"]
+
+
+def test_sizes_are_spread_over_all() -> None:
+    assert disks.spread(list(range(1, 101)), 4) == [13, 38, 63, 88]
+    assert disks.spread([1, 2, 3], None) == disks.spread([1, 2, 3], 9) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("source", fuzz.SOURCES)
+def test_an_input_can_be_drawn_again(source: str, tmp_path: Path) -> None:
+    """From the same seed the same, in what is broken and in what is asked."""
+    small_scene(tmp_path / "scene")
+    drawn = []
+    for name, seed in (("one", 3), ("again", 3), ("other", 4)):
+        place = Scene(tmp_path / "scene").copied(tmp_path / name)
+        given = fuzz.SOURCES[source](random.Random(seed), place)
+        files = {name: own for name, own in sums(place).items() if not name.endswith((".npz", ".hdf5", ".h5"))}
+        drawn.append((given.args, given.what, files))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def small_scene(root: Path) -> None:
+    """Files like those of a scene."""
+    import numpy as np
+    import torch
+    from safetensors.torch import save_file
+
+    for run in ("fv", "al", "half"):
+        for step in (9, 12):
+            state = root / "runs" / run / "state" / f"step-{step:08d}"
+            state.mkdir(parents=True)
+            (state / "state.json").write_text(json.dumps({"tree": {"step": step, "run": run}}))
+            save_file({"a": torch.zeros(3)}, state / "tensors.safetensors")
+        for name in ("recipe.json", "evaluation.json", "alignment.json"):
+            (root / "runs" / run / name).write_text(json.dumps({"fields": {"a": [1, 2], "b": run}, "seed": 0}))
+        for name in ("weights", "measured"):
+            save_file({"a": torch.zeros(3)}, root / "runs" / run / f"{name}.safetensors")
+    (root / "data").mkdir()
+    np.savez(root / "data" / "plain.npz", **logged(60))
+    (root / "mine.py").write_text(REWARD)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(Verdict("", {"full": 1}), 0), (Verdict("it is lost", {"full": 2}), 1)])
+def test_what_is_odd_is_said_with_how_to_repeat_it(
+    verdict: Verdict, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(place: Path) -> Verdict:
+        raise LookupError("lost its way")
+
+    found = drill.Drill(tmp_path, jobs=2, loud=False).all([Trial("disk:train:3", lambda place: verdict)])
+    said = capsys.readouterr().out
+    assert (len(found.odd), found.counts["disk"]) == (code, Counter({"trials": 1, **verdict.counts}))
+    assert ("python tools/drill.py --only disk:train:3" in said) == bool(code)
+    failed = drill.Drill(tmp_path, jobs=1, loud=False).all([Trial("kill:train:0", broken)])
+    assert "the drill itself failed" in failed.odd[0]["odd"]
+    assert "lost its way" in failed.odd[0]["odd"]
