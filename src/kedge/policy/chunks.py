@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from kedge.cond import Cond
 from kedge.data import Normaliser, Segments, Trajectories
 from kedge.errors import InputError
 from kedge.noise import Noise
+from kedge.tree import blocks
 from kedge.walk import Walk
 
 if TYPE_CHECKING:  # the mazes' physics come with it, and are not for everyone who acts
@@ -83,6 +84,8 @@ class ChunkPolicy:
     execute:      how many actions of a chunk are done; None: all
     limit:        actions are held within `-limit` and `limit` where they are done; None: as they come
     name:         what a table calls it
+    width:        chunks in every walk, the last one filled up: what is drawn is then the same to the last bit whoever
+                  is drawn for beside; None: all at once
     """
 
     walk: Walk
@@ -92,6 +95,7 @@ class ChunkPolicy:
     execute: int | None = None
     limit: float | None = 1.0
     name: str = "policy"
+    width: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != 2 or not 1 <= self.steps <= self.shape[0]:
@@ -106,6 +110,11 @@ class ChunkPolicy:
     def label(self) -> str:
         """What an evaluation calls it."""
         return self.name
+
+    @property
+    def observed(self) -> int:
+        """Numbers of an observation."""
+        return len(self.observations.shift)
 
     def tell(self, observations: Float[np.ndarray, "n state"]) -> Cond:
         """What is seen, as a condition."""
@@ -127,11 +136,23 @@ class ChunkPolicy:
 
     def draw(self, observations: Float[np.ndarray, "n state"], seeds: Any) -> Float[np.ndarray, "n steps act"]:
         """Actions for what is seen. `seeds` as a walk takes them."""
+        n = len(observations)
+        noise = Noise.of(seeds, n, self.actions.shift.device)
+        if self.width is None or not n:
+            return self._drawn(observations, noise)
+        parts = [
+            self._drawn(observations[some.numpy()], noise.take(some.to(noise.key.device), fork=False))[:meant]
+            for some, meant in blocks(n, self.width)
+        ]
+        return np.concatenate(parts)
+
+    def _drawn(self, observations: Float[np.ndarray, "n state"], noise: Noise) -> Float[np.ndarray, "n steps act"]:
+        """In one walk."""
         n, path = len(observations), self.walk.path
         shift = self.actions.shift
         first = torch.as_tensor(path.sigma(self.walk.grid.levels(path).t[0])).to(shift)
-        start = first * Noise.of(seeds, n, shift.device).normal((n, *self.shape), -1, dtype=shift.dtype)
-        chunk = self.walk.run(start, self.tell(observations), seeds=seeds).x
+        start = first * noise.normal((n, *self.shape), -1, dtype=shift.dtype)
+        chunk = self.walk.run(start, self.tell(observations), seeds=noise).x
         assert isinstance(chunk, Tensor)
         return self.act(chunk)
 
@@ -143,6 +164,12 @@ class ChunkPolicy:
         """The same policy on another walk: fine-tuned, say, or with fewer steps."""
         return replace(self, walk=walk)
 
+    def steady(self, width: int = 32) -> ChunkPolicy:
+        """The same policy, whose every walk is of so many chunks: an episode's actions do not depend, to the last bit,
+        on who else is acted for.
+        """
+        return replace(self, width=width)
+
 
 class ChunkController:
     """A policy in many episodes at once. An episode's chunks follow from its seed and what happened in it."""
@@ -150,22 +177,51 @@ class ChunkController:
     def __init__(self, policy: ChunkPolicy) -> None:
         self.policy = policy
         self.plans: list[Planned] = []
+        self.step = 0
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begins an episode for each seed."""
         self.noise = Noise.of(torch.as_tensor(np.asarray(seeds, dtype=np.int64)), len(seeds))
         self.step, self.plans = 0, []
+        self._chunks = np.zeros((len(seeds), self.policy.steps, self.policy.shape[1]))
+
+    @property
+    def due(self) -> bool:
+        """Whether it asks the network when it acts next."""
+        return self.step % self.policy.steps == 0
 
     def act(
         self, observations: Float[np.ndarray, "n state"], active: Bool[np.ndarray, " n"]
     ) -> Float[np.ndarray, "n act"]:
         """Draws chunks for all that are still active if it is time to, and goes on with them."""
-        chunk, place = divmod(self.step, self.policy.steps)
-        if place == 0:
-            who = np.flatnonzero(active)
-            seeds = (self.noise.uniform((len(active),), chunk) * 2**53).long()
-            self._chunks = np.zeros((len(active), self.policy.steps, self.policy.shape[1]))
-            if len(who):
-                self._chunks[who] = self.policy.draw(observations[who], seeds[torch.from_numpy(who)])
+        return self.together([self], [observations], [active])[0]
+
+    @staticmethod
+    def together(
+        controllers: Sequence[ChunkController], observations: Sequence[np.ndarray], active: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """What each does, whatever its step: those that draw do so in one call of their policy, which is the same."""
+        due = [each for each in zip(controllers, observations, active, strict=True) if each[0].due]
+        if due:
+            who = [np.flatnonzero(acting) for _, _, acting in due]
+            seeds = [each._seeds()[torch.from_numpy(some)] for (each, _, _), some in zip(due, who, strict=True)]
+            policy = controllers[0].policy
+            chunks = np.zeros((sum(map(len, who)), policy.steps, policy.shape[1]))
+            if len(chunks):
+                seen = np.concatenate([there[some] for (_, there, _), some in zip(due, who, strict=True)])
+                chunks = policy.draw(seen, torch.cat(seeds))
+            ends = np.cumsum([len(some) for some in who])[:-1]
+            for (each, *_), some, drawn in zip(due, who, np.split(chunks, ends), strict=True):
+                each._chunks = np.zeros_like(each._chunks)
+                each._chunks[some] = drawn
+        return [each._next() for each in controllers]
+
+    def _seeds(self) -> Int64[Tensor, " n"]:
+        """Of the chunk that is due, one for each episode."""
+        return (self.noise.uniform((len(self.noise.key),), self.step // self.policy.steps) * 2**53).long()
+
+    def _next(self) -> Float[np.ndarray, "n act"]:
+        """The next action of each chunk."""
+        place = self.step % self.policy.steps
         self.step += 1
         return self._chunks[:, place]
