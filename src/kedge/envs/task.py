@@ -99,3 +99,7 @@ class Sociable(Controller, Protocol):
     ) -> list[np.ndarray]:
         """The actions of each; all belong to one agent."""
         ...
+
+    def copied(self) -> Controller:
+        """One that goes on from here by itself, and leaves this one as it is."""
+        ...

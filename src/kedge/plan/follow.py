@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,15 +27,20 @@ class Paths:
         self.at: Int[np.ndarray, " n"] = np.zeros(episodes, int)
         self.stride, self.dims = stride, list(dims)
 
+    def copied(self) -> Paths:
+        """The same, on their own from here on."""
+        made = copy(self)
+        made.points, made.at = self.points.copy(), self.at.copy()
+        return made
+
     @classmethod
     def joined(cls, several: Sequence[Paths]) -> Paths:
         """Those of several, one after the other; of one alone, itself. What is done to a copy reaches no original."""
         if len(several) == 1:
             return several[0]
-        made = cls.__new__(cls)
+        made = copy(several[0])
         made.points = np.concatenate([paths.points for paths in several])
         made.at = np.concatenate([paths.at for paths in several])
-        made.stride, made.dims = several[0].stride, several[0].dims
         return made
 
     def put(self, episodes: Int[np.ndarray, " b"], trajectories: Float[np.ndarray, "b h s"]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +71,13 @@ class Receding:
             each.step += 1
         actions = controllers[0].agent.follower.act(_one(observations), Paths.joined(paths), seeds)
         return np.split(actions, np.cumsum([len(here) for here in observations])[:-1])
+
+    def copied(self) -> Receding:
+        """One that goes on from here by itself, and leaves this one as it is."""
+        made = copy(self)
+        made.plans = list(self.plans)
+        made._paths = None if self._paths is None else self._paths.copied()
+        return made
 
     @property
     def keeps(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -215,6 +216,12 @@ class ChunkController:
                 each._chunks = np.zeros_like(each._chunks)
                 each._chunks[some] = drawn
         return [each._next() for each in controllers]
+
+    def copied(self) -> ChunkController:
+        """One that goes on from here by itself, and leaves this one as it is."""
+        made = copy(self)  # a chunk is never changed, another one takes its place
+        made.plans = list(self.plans)
+        return made
 
     def _seeds(self) -> Int64[Tensor, " n"]:
         """Of the chunk that is due, one for each episode."""
