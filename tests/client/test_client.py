@@ -188,8 +188,10 @@ def test_a_server_that_does_not_answer_and_one_that_is_gone_are_errors_of_their_
 
 
 def test_what_the_server_would_hang_up_for_is_said_before_it_is_sent() -> None:
-    with Server(Scripted()).running() as url, Client(url) as client:
+    server = Server(Scripted())
+    with server.running() as url, Client(url) as client:
         for wrong in ([1.0, 2.0], [[1.0, 2.0, 3.0]], [1.0, float("nan"), 3.0]):
             with pytest.raises(ObservationError):
                 client.act(wrong)
         assert client.act([1, 2, 3])[0] == 2
+        assert not server.metrics.closed

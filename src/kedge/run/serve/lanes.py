@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -70,11 +71,9 @@ def acted(jobs: Sequence[Job]) -> list[Step | Exception]:
     """What becomes of each, in one go where that can be. Where it fails, each is tried by itself: what one client sees
     cannot spoil another one's step, and whoever fails is where he was.
     """
-    if len(jobs) > 1:
-        try:
+    if len(jobs) > 1 and isinstance(jobs[0].controller, Sociable):
+        with contextlib.suppress(Exception):  # whose fault it is shows below
             return [*_together(jobs)]
-        except Exception:  # whose fault it is shows below
-            pass
     found: list[Step | Exception] = []
     for job in jobs:
         try:

@@ -82,7 +82,7 @@ class Sessions:
         if session.owner is not owner or self.live.pop(session.name, None) is None:
             return
         session.owner = None
-        if session.seed is not None and not done and self.remember:
+        if session.seed is not None and not done:
             self.lost[session.name] = time.monotonic() + self.remember, session
         self._forget()
 
