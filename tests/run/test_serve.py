@@ -304,6 +304,22 @@ def test_stopping_answers_what_is_in_flight_and_lets_nobody_new_in() -> None:
     assert server.metrics.closed == {1001: 3}
 
 
+def test_what_is_not_done_within_the_grace_is_given_up() -> None:
+    agent = Scripted()
+    server = Server(agent, Limits(batch=1, grace=0.2))
+    with server.running() as url, ThreadPoolExecutor(1) as pool:
+        client = Client(url, patience=0.1)
+        agent.gate = threading.Event()
+        agent.begun.clear()
+        asked = pool.submit(client.act, SEEN)
+        assert agent.begun.wait(5)
+        next(iter(server.visits)).task.get_loop().call_soon_threadsafe(server.stop)
+        with pytest.raises(BusyError, match="the server stops"):
+            asked.result(5)
+        agent.gate.set()
+        client.close()
+
+
 def test_who_needs_a_token_and_who_gets_in_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KEDGE_SERVE_TOKEN", raising=False)
     assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.8.0.1", "::1")))

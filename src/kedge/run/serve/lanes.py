@@ -141,7 +141,7 @@ class Lane:
         self.waiting: deque[Job] = deque()
         self._came = asyncio.Event()
         self._began: float | None = None
-        self._batch = 0
+        self._doing: list[Job] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"kedge-serve-{name}")
 
     async def do(self, job: Job) -> Done:
@@ -159,7 +159,7 @@ class Lane:
         """Seconds until one more request would be done: the rest of the present batch, and the batches before its."""
         rest = 0.0
         if self._began is not None:
-            rest = max(0.0, self._began + self.pace.of(self._batch) - time.perf_counter())
+            rest = max(0.0, self._began + self.pace.of(len(self._doing)) - time.perf_counter())
         full, last = divmod(len(self.waiting), self.size)
         return rest + full * self.pace.of(self.size) + self.pace.of(last + 1)
 
@@ -172,15 +172,15 @@ class Lane:
                 await self._do(batch)
 
     def clear(self) -> None:
-        """Whoever waits still hears that nothing will come of it."""
-        for job in self.waiting:
+        """Whoever still waits hears that nothing will come of it."""
+        for job in (*self.waiting, *self._doing):
             if not job.done.done():
                 job.done.set_exception(UndoneError("busy", "the server stops"))
         self.waiting.clear()
 
     def close(self) -> None:
-        """Ends its thread."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Ends its thread, once that has done what it is at."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _gathered(self) -> None:
         """Until there is something to do, and it has waited for company as long as it is to."""
@@ -221,7 +221,7 @@ class Lane:
     async def _done(self, batch: list[Job]) -> None:
         """Each request of a batch is answered."""
         began = self._began = time.perf_counter()
-        self._batch = len(batch)
+        self._doing = batch
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._thread, acted, batch)
         finally:

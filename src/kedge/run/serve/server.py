@@ -118,8 +118,7 @@ class Server:
                 task.cancel()
             for lane in (self.slow, self.quick):
                 lane.clear()
-            listener.close(code=1001, reason="the server stops")
-            await listener.wait_closed()
+            await self._close(listener)
             for lane in (self.slow, self.quick):
                 lane.close()
 
@@ -177,6 +176,17 @@ class Server:
         tasks = [visit.task for visit in self.visits]
         if tasks:
             await asyncio.wait(tasks, timeout=self.limits.grace)
+
+    async def _close(self, listener: Listener) -> None:
+        """Whoever is still there is hung up on, and in the end cut off."""
+        listener.close(code=1001, reason="the server stops")
+        try:
+            async with asyncio.timeout(2 * PARTING):
+                await listener.wait_closed()
+        except TimeoutError:
+            for visit in self.visits:
+                visit.task.cancel()
+            await listener.wait_closed()
 
     def _warm(self) -> None:
         """Acts for nobody: what comes first is slow, and from then on the pace is known. In company it is known only
