@@ -47,8 +47,7 @@ class Planner:
     dim:         S
     temperature: of the noise that a walk begins with
     at_once:     trajectories in one call of the network, at most: what the processor's caches hold
-    width:       trajectories in every call, the last one filled up: what is planned is then the same to the last bit
-                 whoever is planned for beside; None: as they come, at most `at_once`
+    width:       trajectories in every call, the last one filled up (see `Agent.steady`); None: as they come
     nearby:      candidates near the last plan, if any are wanted
     guides:      what pulls the denoiser, innermost first; each sees trajectories as the network does
     heeds:       whether the denoiser knows what to do with a goal: one that was never shown an end does not

@@ -85,8 +85,7 @@ class ChunkPolicy:
     execute:      how many actions of a chunk are done; None: all
     limit:        actions are held within `-limit` and `limit` where they are done; None: as they come
     name:         what a table calls it
-    width:        chunks in every walk, the last one filled up: what is drawn is then the same to the last bit whoever
-                  is drawn for beside; None: all at once
+    width:        chunks in every walk, the last one filled up (see `steady`); None: all at once
     """
 
     walk: Walk
