@@ -10,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 LEAN   := $(VENV)/.installed-lean
-EXTRAS := dev,docs,tensorboard,hdf5,zarr,minari,lerobot,diffusers,lora,play
+EXTRAS := dev,docs,tensorboard,hdf5,zarr,minari,lerobot,diffusers,lora,play,serve
 JOBS   ?= 2
 
 export OMP_NUM_THREADS := 1
@@ -53,6 +53,8 @@ bench: install  ## The kernel's measurements; their results are kept in benchmar
 	$(call timed,bench,$(BIN)/python benchmarks/kernel.py)
 bench-fv: install  ## The planner's, hours of them: a queue of jobs, JOBS at a time; killed, the same command goes on
 	$(call timed,bench-fv,$(BIN)/python benchmarks/fv.py --jobs $(JOBS))
+bench-serve: install  ## What a hundred clients get from a server, and how soon
+	$(call timed,bench-serve,$(BIN)/python benchmarks/serve.py)
 bench-align: install  ## What alignment does to planners: a queue as well
 	$(call timed,bench-align,$(BIN)/python benchmarks/alignment.py --jobs $(JOBS))
 bench-steer: install  ## What steering does to a trained planner, way by way; minutes, once it is trained
@@ -70,7 +72,7 @@ clean:  ## Removes what the tools have built, not the virtual environment
 help:  ## This list
 	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv bench-align bench-steer drill format clean help
+.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv bench-serve bench-align bench-steer drill format clean help
 
 # The demo needs no tools of ours: its installation is the lean one. Where the full one is up to date it serves as well,
 # and on top of a lean one the full one adds what is missing.

@@ -60,6 +60,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("drawn_history")
     app.setup_extension("drawn_steer")
     app.setup_extension("drawn_drill")
+    app.setup_extension("drawn_serve")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -32,6 +32,25 @@ def first_leaf(tree: Tree) -> Tensor:
 def take(tree: Tree, index: Tensor) -> Tree:
     """The samples at `index`: the one way in which a batch is permuted, pruned or branched."""
     return tree_map(lambda leaf: leaf.index_select(0, index), tree)
+
+
+def blocks(count: int, width: int, device: torch.device | str | None = None) -> Iterator[tuple[Tensor, int]]:
+    """The samples 0 .. count - 1 in blocks of exactly `width`: their indices, and how many of them are meant. The last
+    block is filled up with its last sample.
+
+    A processor's kernels are chosen by the shapes that they are given, and another kernel rounds otherwise. Of equal
+    shapes every sample comes out the same to the last bit, whatever stands beside it.
+    """
+    for first in range(0, count, width):
+        yield torch.arange(first, first + width, device=device).clamp(max=count - 1), min(width, count - first)
+
+
+def in_blocks(call: Callable[..., Tensor], width: int | None, *inputs: Tensor) -> Tensor:
+    """`call(*inputs)`, whose samples lead; in blocks of `width`, where one is given."""
+    if width is None or not len(inputs[0]):
+        return call(*inputs)
+    found = blocks(len(inputs[0]), width, inputs[0].device)
+    return torch.cat([call(*(values[some.to(values.device)] for values in inputs))[:meant] for some, meant in found])
 
 
 def lead(value: Tensor, like: Tensor) -> Tensor:

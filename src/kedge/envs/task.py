@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -79,4 +79,27 @@ class Controller(Protocol):
         self, observations: Float[np.ndarray, "n state"], active: Bool[np.ndarray, " n"]
     ) -> Float[np.ndarray, "n act"]:
         """Actions for all; those of episodes that are no longer active are not used."""
+        ...
+
+
+@runtime_checkable
+class Sociable(Controller, Protocol):
+    """A controller that can act together with others of its kind, in as few calls of their networks as may be. Each
+    does what it would do alone, at its own step.
+    """
+
+    @property
+    def due(self) -> bool:
+        """Whether it asks what is slow when it acts next, and does not merely go on with what it has."""
+        ...
+
+    @staticmethod
+    def together(
+        controllers: Sequence[Any], observations: Sequence[np.ndarray], active: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """The actions of each; all belong to one agent."""
+        ...
+
+    def copied(self) -> Controller:
+        """One that goes on from here by itself, and leaves this one as it is."""
         ...

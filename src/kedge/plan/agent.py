@@ -13,7 +13,7 @@ from torch import Tensor
 from kedge.errors import InputError
 from kedge.guide import Guide
 from kedge.plan.barred import best
-from kedge.plan.follow import Follower
+from kedge.plan.follow import Follower, Invert
 from kedge.plan.judge import Judge
 from kedge.plan.plan import Plan
 from kedge.plan.planner import Planner
@@ -51,6 +51,11 @@ class Agent:
     def label(self) -> str:
         """What an evaluation calls it."""
         return self.name
+
+    @property
+    def observed(self) -> int:
+        """Numbers of an observation."""
+        return len(self.judge.normaliser.shift)
 
     def plan(
         self,
@@ -96,10 +101,9 @@ class Agent:
         """
         if not np.isfinite(observations).all():
             raise InputError("cannot plan from an observation with a nan or an infinity in it")
-        width = len(self.judge.normaliser.shift)
-        if observations.shape[1:] != (width,):
+        if observations.shape[1:] != (self.observed,):
             raise InputError(
-                f"{self.name} plans from observations of {width} numbers, got {list(observations.shape[1:])}: "
+                f"{self.name} plans from observations of {self.observed} numbers, got {list(observations.shape[1:])}: "
                 "was it trained for another environment?"
             )
         states = torch.from_numpy(observations).float()
@@ -169,6 +173,18 @@ class Agent:
                 "OutputPerturbation and PostHocRanking"
             )
         return replace(self, steering=steering)
+
+    def steady(self, width: int = 32) -> Agent:
+        """The same agent, whose networks hear so many samples in every call: what an episode comes to does not depend,
+        to the last bit, on who else is planned for. It is what a server of many clients asks.
+        """
+        if not isinstance(self.proposer, Planner):
+            raise InputError(f"{self.name} does not denoise its plans: there is no call to hold to a width")
+        if width < 1:
+            raise InputError(f"a call is of at least 1 sample, got width={width}")
+        follower = replace(self.follower, width=width) if isinstance(self.follower, Invert) else self.follower
+        judge, proposer = replace(self.judge, width=width), replace(self.proposer, width=width)
+        return replace(self, proposer=proposer, judge=judge, follower=follower)
 
 
 def _goals(goal: Any, count: int, width: int) -> Float[Tensor, "b g"] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,6 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
+
+from kedge.tree import in_blocks
 
 
 class Paths:
@@ -22,6 +26,22 @@ class Paths:
         self.points: Float[np.ndarray, "n steps s"] = np.zeros((episodes, (horizon - 1) * stride + 1, dim))
         self.at: Int[np.ndarray, " n"] = np.zeros(episodes, int)
         self.stride, self.dims = stride, list(dims)
+
+    def copied(self) -> Paths:
+        """The same, on their own from here on."""
+        made = copy(self)
+        made.points, made.at = self.points.copy(), self.at.copy()
+        return made
+
+    @classmethod
+    def joined(cls, several: Sequence[Paths]) -> Paths:
+        """Those of several, one after the other; of one alone, itself. What is done to a copy reaches no original."""
+        if len(several) == 1:
+            return several[0]
+        made = copy(several[0])
+        made.points = np.concatenate([paths.points for paths in several])
+        made.at = np.concatenate([paths.at for paths in several])
+        return made
 
     def put(self, episodes: Int[np.ndarray, " b"], trajectories: Float[np.ndarray, "b h s"]) -> None:
         """New plans for some episodes."""
@@ -88,10 +108,12 @@ class Invert:
     """The action that, by learned inverse dynamics, leads from here to the point `ahead` steps further on the path.
 
     dynamics: of `kedge.rl`: `act(state, following, offset, seeds=...) -> action`
+    width:    pairs in every call of it, as a planner has it; None: all at once
     """
 
     dynamics: Any
     ahead: int = 15
+    width: int | None = None
 
     @torch.no_grad()
     def act(
@@ -99,4 +121,9 @@ class Invert:
     ) -> Float[np.ndarray, "n a"]:
         """See `Follower`."""
         here, there = (torch.from_numpy(s).float() for s in (states, paths.ahead(self.ahead)))
-        return self.dynamics.act(here, there, self.ahead, seeds=seeds).double().cpu().numpy()
+
+        def action(here: Tensor, there: Tensor, seeds: Tensor | None = None) -> Tensor:
+            return self.dynamics.act(here, there, self.ahead, seeds=seeds)
+
+        inputs = (here, there) if seeds is None else (here, there, seeds)
+        return in_blocks(action, self.width, *inputs).double().cpu().numpy()

@@ -12,6 +12,7 @@ from torch import Tensor
 from kedge.data import Normaliser
 from kedge.plan.barred import Barred, best
 from kedge.plan.support import Support
+from kedge.tree import in_blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class Judge:
     reach:      how near to a goal that is told counts as there, in the data's own units
     discount:   of the time until then, a step
     barred:     places that no plan may cross, if there are any
+    width:      trajectories in every call of the critic, as a planner has it; None: all at once
     """
 
     critic: Any
@@ -40,6 +42,7 @@ class Judge:
     reach: float = 0.5
     discount: float = 0.997
     barred: Barred | None = None
+    width: int | None = None
 
     @torch.no_grad()
     def values(self, states: Float[Tensor, "b n h s"]) -> Float[Tensor, "b n"]:
@@ -47,7 +50,7 @@ class Judge:
         if self.critic is None:
             return states.new_zeros(states.shape[:2])
         flat = self.normaliser(states.to(self.normaliser.shift).flatten(0, 1))
-        return self.critic(flat).unflatten(0, states.shape[:2])
+        return in_blocks(self.critic, self.width, flat).unflatten(0, states.shape[:2])
 
     def soonest(
         self, states: Float[Tensor, "b n h s"], goal: Float[Tensor, "b g"], stride: int

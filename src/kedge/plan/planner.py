@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from kedge.guide import Guide
 from kedge.noise import Noise
 from kedge.plan.proposer import Frames
 from kedge.steer import Steering
-from kedge.tree import first_leaf
+from kedge.tree import blocks, first_leaf
 from kedge.walk import Walk
 from kedge.walk.grids.levels import Grid
 from kedge.walk.hooks import Pin
@@ -47,7 +47,8 @@ class Planner:
     solver, grid: of the walk
     dim:         S
     temperature: of the noise that a walk begins with
-    at_once:     trajectories in one call of the network: what the processor's caches hold
+    at_once:     trajectories in one call of the network, at most: what the processor's caches hold
+    width:       trajectories in every call, the last one filled up (see `Agent.steady`); None: as they come
     nearby:      candidates near the last plan, if any are wanted
     guides:      what pulls the denoiser, innermost first; each sees trajectories as the network does
     steering:    what plans are to come to, and how, in the data's own units
@@ -63,6 +64,7 @@ class Planner:
     dim: int
     temperature: float = 1.0
     at_once: int = 256
+    width: int | None = None
     nearby: Nearby | None = None
     guides: Sequence[Guide] = ()
     hooks: Sequence[Hook] = ()
@@ -114,17 +116,23 @@ class Planner:
         begun = None if kept is None else self.normaliser(kept)
         parts: list[Tensor] = []
         shots: list[list[tuple[float, Tensor]]] = []
-        for some in torch.arange(b * n, device=states.device).split(self.at_once):
+        for some, meant in self._calls(b * n, states.device):
             watch = [Watch()] if frames is not None else []
             pinned = values[owner[some]]
             walk = self._steered(Walk(self.guided, self.solver, grid, [*self.hooks, Pin(mask, pinned), *watch]))
             start = self._start(walk, flat[some], None if begun is None else begun[owner[some]], mask * pinned)
-            parts.append(first_leaf(walk.run(start, seeds=flat[some]).x))
-            shots += [shot.seen for shot in watch]
+            parts.append(first_leaf(walk.run(start, seeds=flat[some]).x)[:meant])
+            shots += [[(level, estimate[:meant]) for level, estimate in shot.seen] for shot in watch]
         if frames is not None:
             for level in zip(*shots, strict=True):
                 frames.append((level[0][0], self._raw(torch.cat([estimate for _, estimate in level]), b, n)))
         return self._raw(torch.cat(parts), b, n)
+
+    def _calls(self, count: int, device: torch.device) -> Iterable[tuple[Tensor, int]]:
+        """Which trajectories share a call, and how many of them are meant."""
+        if self.width is not None:
+            return blocks(count, self.width, device)
+        return [(some, len(some)) for some in torch.arange(count, device=device).split(self.at_once)]
 
     def _steered(self, walk: Walk) -> Walk:
         """The walk as the way of steering wants it."""

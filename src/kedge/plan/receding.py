@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 
 from kedge.envs.task import Planned
 from kedge.plan.follow import Paths
+from kedge.plan.plan import Plan
 from kedge.plan.proposer import candidate_seeds
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ class Receding:
         self.agent: Agent = agent
         self.candidates = candidates
         self.plans: list[Planned] = []
+        self.step, self.rounds = 0, 0
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begins an episode for each seed."""
@@ -37,32 +41,88 @@ class Receding:
         self.plans = []
         self._paths: Paths | None = None
 
+    @property
+    def due(self) -> bool:
+        """Whether it plans when it acts next."""
+        return self.step % self.agent.replan == 0
+
     def act(
         self, observations: Float[np.ndarray, "n state"], active: Bool[np.ndarray, " n"]
     ) -> Float[np.ndarray, "n act"]:
         """Plans if it is time to, and follows."""
+        return self.together([self], [observations], [active])[0]
+
+    @staticmethod
+    def together(
+        controllers: Sequence[Receding], observations: Sequence[np.ndarray], active: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """What each does, whatever its step: those that plan do so in one call of their agent, which is the same."""
+        paths = [each._on(here) for each, here in zip(controllers, observations, strict=True)]
+        due = [
+            (each, here, np.flatnonzero(acting))
+            for each, here, acting in zip(controllers, observations, active, strict=True)
+            if each.due and acting.any()
+        ]
+        first, later = [[one for one in due if one[0].keeps is kept] for kept in (False, True)]
+        _plan(first, kept=False)  # there is no plan before it, of which something could be kept
+        _plan(later, kept=True)
+        seeds = torch.cat([candidate_seeds(each.seeds + FOLLOWING, each.step, 1)[:, 0] for each in controllers])
+        for each in controllers:
+            each.step += 1
+        actions = controllers[0].agent.follower.act(_one(observations), Paths.joined(paths), seeds)
+        return np.split(actions, np.cumsum([len(here) for here in observations])[:-1])
+
+    def copied(self) -> Receding:
+        """One that goes on from here by itself, and leaves this one as it is."""
+        made = copy(self)
+        made.plans = list(self.plans)
+        made._paths = None if self._paths is None else self._paths.copied()
+        return made
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is left of the last plan is a candidate of the next."""
+        return self.agent.keep and self.rounds > 0
+
+    def _on(self, observations: Float[np.ndarray, "n state"]) -> Paths:
+        """Its paths, moved on to where the episodes are."""
         if self._paths is None:
             proposer = self.agent.proposer
             count, width = observations.shape
             places = tuple(range(max(width // 2, 1)))
             self._paths = Paths(count, proposer.horizon, proposer.stride, width, places)
         self._paths.advance(observations)
-        if self.step % self.agent.replan == 0 and active.any():
-            self._plan(observations, active, self._paths)
-        seeds = candidate_seeds(self.seeds + FOLLOWING, self.step, 1)[:, 0]
-        self.step += 1
-        return self.agent.follower.act(observations, self._paths, seeds)
+        return self._paths
 
-    def _plan(self, observations: Float[np.ndarray, "n state"], active: Bool[np.ndarray, " n"], paths: Paths) -> None:
-        who = np.flatnonzero(active)
-        here = observations[who]
-        kept = None
-        if self.agent.keep and self.rounds:
-            kept = paths.rest(who, self.agent.proposer.horizon)
-            kept[:, 0] = here
-        seeds = candidate_seeds(self.seeds[who], self.rounds, self.candidates)
-        plan = self.agent.consider(here, seeds, kept=kept)
-        paths.put(who, plan.trajectory.astype(float))
-        points = plan.trajectory[..., :2].astype(np.float32)
-        self.plans.append(Planned(self.step, plan.stride, who, points, plan.value))
+    def _rest(self, who: Int[np.ndarray, " b"], here: Float[np.ndarray, "b state"]) -> Float[np.ndarray, "b h state"]:
+        """What is left of the last plans, from where we are."""
+        assert self._paths is not None
+        rest = self._paths.rest(who, self.agent.proposer.horizon)
+        rest[:, 0] = here
+        return rest
+
+    def _take(self, who: Int[np.ndarray, " b"], plan: Plan, some: slice) -> None:
+        """Its share of what was planned."""
+        assert self._paths is not None
+        chosen = plan.trajectory[some]
+        self._paths.put(who, chosen.astype(float))
+        self.plans.append(Planned(self.step, plan.stride, who, chosen[..., :2].astype(np.float32), plan.value[some]))
         self.rounds += 1
+
+
+def _plan(due: Sequence[tuple[Receding, np.ndarray, np.ndarray]], kept: bool) -> None:
+    """New plans for those episodes of each controller, at once; all keep what is left of the last one, or none does."""
+    if not due:
+        return
+    first = due[0][0]
+    here = _one([observations[who] for _, observations, who in due])
+    seeds = torch.cat([candidate_seeds(each.seeds[who], each.rounds, each.candidates) for each, _, who in due])
+    rest = _one([each._rest(who, observations[who]) for each, observations, who in due]) if kept else None
+    plan = first.agent.consider(here, seeds, kept=rest)
+    ends = np.cumsum([len(who) for _, _, who in due]).tolist()
+    for (each, _, who), begin, end in zip(due, [0, *ends], ends, strict=False):
+        each._take(who, plan, slice(begin, end))
+
+
+def _one(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from kedge.cond import Cond
@@ -16,6 +17,7 @@ from kedge.data import Normaliser, Segments, Trajectories
 from kedge.errors import InputError
 from kedge.noise import Noise
 from kedge.rl.replay import World
+from kedge.tree import blocks
 from kedge.walk import Walk
 
 if TYPE_CHECKING:  # the mazes' physics come with it, and are not for everyone who acts
@@ -86,6 +88,7 @@ class ChunkPolicy:
     name:         what a table calls it
     begin:        `begin(state [B, S], noise) -> [B, Ta A]`, the noise that a walk begins with, for what is seen; None:
                   noise that nobody picks
+    width:        chunks in every walk, the last one filled up (see `steady`); None: all at once
     """
 
     walk: Walk
@@ -96,6 +99,7 @@ class ChunkPolicy:
     limit: float | None = 1.0
     name: str = "policy"
     begin: Callable[[Tensor, Noise], Tensor] | None = None
+    width: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != 2 or not 1 <= self.steps <= self.shape[0]:
@@ -110,6 +114,11 @@ class ChunkPolicy:
     def label(self) -> str:
         """What an evaluation calls it."""
         return self.name
+
+    @property
+    def observed(self) -> int:
+        """Numbers of an observation."""
+        return len(self.observations.shift)
 
     def tell(self, observations: Float[np.ndarray, "n state"]) -> Cond:
         """What is seen, as a condition."""
@@ -131,16 +140,27 @@ class ChunkPolicy:
 
     def draw(self, observations: Float[np.ndarray, "n state"], seeds: Any) -> Float[np.ndarray, "n steps act"]:
         """Actions for what is seen. `seeds` as a walk takes them."""
-        n, path, seen = len(observations), self.walk.path, self.tell(observations)
+        n = len(observations)
+        noise = Noise.of(seeds, n, self.actions.shift.device)
+        if self.width is None or not n:
+            return self._drawn(observations, noise)
+        parts = [
+            self._drawn(observations[some.numpy()], noise.take(some.to(noise.key.device), fork=False))[:meant]
+            for some, meant in blocks(n, self.width)
+        ]
+        return np.concatenate(parts)
+
+    def _drawn(self, observations: Float[np.ndarray, "n state"], noise: Noise) -> Float[np.ndarray, "n steps act"]:
+        """In one walk."""
+        path, seen, shape = self.walk.path, self.tell(observations), (len(observations), *self.shape)
         shift = self.actions.shift
         first = torch.as_tensor(path.sigma(self.walk.grid.levels(path).t[0])).to(shift)
-        noise, shape = Noise.of(seeds, n, shift.device), (n, *self.shape)
         if self.begin is None:
             start = noise.normal(shape, -1, dtype=shift.dtype)
         else:
             with torch.no_grad():
                 start = self.begin(self.state(seen), noise).view(shape)
-        chunk = self.walk.run(first * start, seen, seeds=seeds).x
+        chunk = self.walk.run(first * start, seen, seeds=noise).x
         assert isinstance(chunk, Tensor)
         return self.act(chunk)
 
@@ -152,6 +172,12 @@ class ChunkPolicy:
         """The same policy on another walk: fine-tuned, say, or with fewer steps; or from noise that is picked."""
         return replace(self, walk=walk, begin=begin)
 
+    def steady(self, width: int = 32) -> ChunkPolicy:
+        """The same policy, whose every walk is of so many chunks: an episode's actions do not depend, to the last bit,
+        on who else is acted for.
+        """
+        return replace(self, width=width)
+
 
 class ChunkController:
     """A policy in many episodes at once. An episode's chunks follow from its seed and what happened in it."""
@@ -159,23 +185,58 @@ class ChunkController:
     def __init__(self, policy: ChunkPolicy) -> None:
         self.policy = policy
         self.plans: list[Planned] = []
+        self.step = 0
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begins an episode for each seed."""
         self.noise = Noise.of(torch.as_tensor(np.asarray(seeds, dtype=np.int64)), len(seeds))
         self.step, self.plans = 0, []
+        self._chunks = np.zeros((len(seeds), self.policy.steps, self.policy.shape[1]))
+
+    @property
+    def due(self) -> bool:
+        """Whether it asks the network when it acts next."""
+        return self.step % self.policy.steps == 0
 
     def act(
         self, observations: Float[np.ndarray, "n state"], active: Bool[np.ndarray, " n"]
     ) -> Float[np.ndarray, "n act"]:
         """Draws chunks for all that are still active if it is time to, and goes on with them."""
-        chunk, place = divmod(self.step, self.policy.steps)
-        if place == 0:
-            who = np.flatnonzero(active)
-            seeds = self.noise.seeds(chunk)
-            self._chunks = np.zeros((len(active), self.policy.steps, self.policy.shape[1]))
-            if len(who):
-                self._chunks[who] = self.policy.draw(observations[who], seeds[torch.from_numpy(who)])
+        return self.together([self], [observations], [active])[0]
+
+    @staticmethod
+    def together(
+        controllers: Sequence[ChunkController], observations: Sequence[np.ndarray], active: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """What each does, whatever its step: those that draw do so in one call of their policy, which is the same."""
+        due = [each for each in zip(controllers, observations, active, strict=True) if each[0].due]
+        if due:
+            who = [np.flatnonzero(acting) for _, _, acting in due]
+            seeds = [each._seeds()[torch.from_numpy(some)] for (each, _, _), some in zip(due, who, strict=True)]
+            policy = controllers[0].policy
+            chunks = np.zeros((sum(map(len, who)), policy.steps, policy.shape[1]))
+            if len(chunks):
+                seen = np.concatenate([there[some] for (_, there, _), some in zip(due, who, strict=True)])
+                chunks = policy.draw(seen, torch.cat(seeds))
+            ends = np.cumsum([len(some) for some in who])[:-1]
+            for (each, *_), some, drawn in zip(due, who, np.split(chunks, ends), strict=True):
+                each._chunks = np.zeros_like(each._chunks)
+                each._chunks[some] = drawn
+        return [each._next() for each in controllers]
+
+    def copied(self) -> ChunkController:
+        """One that goes on from here by itself, and leaves this one as it is."""
+        made = copy(self)  # a chunk is never changed, another one takes its place
+        made.plans = list(self.plans)
+        return made
+
+    def _seeds(self) -> Int64[Tensor, " n"]:
+        """Of the chunk that is due, one for each episode."""
+        return self.noise.seeds(self.step // self.policy.steps)
+
+    def _next(self) -> Float[np.ndarray, "n act"]:
+        """The next action of each chunk."""
+        place = self.step % self.policy.steps
         self.step += 1
         return self._chunks[:, place]
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "one HTML file about one run or several: kedge report runs/fv-large",
     "compare": "two groups of runs, paired by start: kedge compare runs/a runs/b",
     "play": "the run's maze in a browser, to try things on: kedge play runs/fv-large",
+    "serve": "put an agent behind a port, for many clients: kedge serve runs/fv-large",
     "data": "look into a data set: kedge data inspect my.npz",
     "systems": "what is implemented, with its paper, its test and a figure: kedge systems --family align",
     "demo": "demonstrations, training, evaluation and report in one go: kedge demo",
