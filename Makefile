@@ -10,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 LEAN   := $(VENV)/.installed-lean
-EXTRAS := dev,docs,tensorboard,hdf5,zarr,minari,diffusers,lora
+EXTRAS := dev,docs,tensorboard,hdf5,zarr,minari,diffusers,lora,export
 JOBS   ?= 2
 
 export OMP_NUM_THREADS := 1

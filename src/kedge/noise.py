@@ -145,6 +145,50 @@ class Noise:
         return Noise(torch.where(copy == 0, key, mix(key + copy * MIX_1)))
 
 
+class Heard(Noise):
+    """Noise that remembers what normals it was asked for: `(step, slot)` each, in order. What a walk asks for depends
+    on its solver, grid and hooks alone, so one walk tells it for all.
+    """
+
+    @property
+    def asked(self) -> list[tuple[int, int]]:
+        """What it was asked for so far."""
+        return self.__dict__.setdefault("_asked", [])
+
+    def normal(self, shape: Sequence[int], step: int, slot: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+        """See `Noise.normal`."""
+        self.asked.append((step, slot))
+        return super().normal(shape, step, slot, dtype)
+
+
+class Given(Noise):
+    """Normals that were drawn beforehand, `[B, n, ...]`, handed out in the order in which they are asked for: how noise
+    becomes an input of a graph. Inside of one it could not be drawn: compilers fold the products of the counter without
+    wrapping them at 64 bits.
+    """
+
+    @classmethod
+    def drawn(cls, normals: Tensor) -> Given:
+        """These."""
+        made = cls(_no_key)
+        made.__dict__["_left"] = list(normals.unbind(1))
+        return made
+
+    def normal(self, shape: Sequence[int], step: int, slot: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The next."""
+        left = self.__dict__["_left"]
+        if not left:
+            raise ValueError("more noise was asked for than was given: is this the walk that it was drawn for?")
+        z = left.pop(0)
+        if tuple(z.shape[1:]) != tuple(shape[1:]):
+            raise ValueError(f"noise of {list(shape[1:])} was asked for, and {list(z.shape[1:])} was given")
+        return z.to(dtype)
+
+
+def _no_key() -> Tensor:
+    raise ValueError("noise that was given has normals alone: this walk asks for uniform numbers, or branches")
+
+
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """The type to compute in: half precision would leave 8 to 11 bits of randomness."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -113,21 +113,27 @@ class Planner:
         shots: list[list[tuple[float, Tensor]]] = []
         for some in torch.arange(b * n, device=states.device).split(self.at_once):
             watch = [Watch()] if frames is not None else []
-            walk = Walk(self.guided, self.solver, grid, [*self.hooks, Pin(mask, values[owner[some]]), *watch])
-            start = self._start(walk, flat[some], None if begun is None else begun[owner[some]])
-            parts.append(first_leaf(walk.run(start, seeds=flat[some]).x))
+            walk = self.walk(mask, values[owner[some]], grid, watch)
+            noise = Noise.of(flat[some], len(some), states.device)
+            start = self.start(walk, noise, len(some), None if begun is None else begun[owner[some]])
+            parts.append(first_leaf(walk.run(start, seeds=noise).x))
             shots += [shot.seen for shot in watch]
         if frames is not None:
             for level in zip(*shots, strict=True):
                 frames.append((level[0][0], self._raw(torch.cat([estimate for _, estimate in level]), b, n)))
         return self._raw(torch.cat(parts), b, n)
 
-    def _start(self, walk: Walk, seeds: Int64[Tensor, " k"], begun: Float[Tensor, "k h d"] | None) -> Tensor:
-        """Noise, or plans noised to the first level of the walk."""
-        noise = Noise.of(seeds, len(seeds), seeds.device)
+    def walk(
+        self, mask: Tensor, values: Float[Tensor, "k h d"], grid: Grid | None = None, watch: Sequence[Hook] = ()
+    ) -> Walk:
+        """What makes trajectories of noise: what is under `mask` is held to `values`, as `known` gives them."""
+        return Walk(self.guided, self.solver, grid or self.grid, [*self.hooks, Pin(mask, values), *watch])
+
+    def start(self, walk: Walk, noise: Noise, count: int, begun: Float[Tensor, "k h d"] | None = None) -> Tensor:
+        """Where `count` walks begin: noise, or plans noised to the first level of the walk."""
         if begun is None:
-            shape = (len(seeds), self.horizon, len(self.normaliser.shift))
-            return self.temperature * walk.path.prior(shape, noise, device=seeds.device)
+            shape = (count, self.horizon, len(self.normaliser.shift))
+            return self.temperature * walk.path.prior(shape, noise, device=self.normaliser.shift.device)
         first = walk.grid.levels(walk.path).rows()[0]
         return walk.path.perturb(begun, first, walk.path.noise(begun, noise, -1))
 
@@ -140,7 +146,7 @@ class Planner:
         """
         d = len(self.normaliser.shift)
         mask = torch.zeros(self.horizon, d, dtype=torch.bool, device=states.device)
-        raw = torch.zeros(len(states), self.horizon, d, device=states.device)
+        raw = torch.zeros(states.shape[0], self.horizon, d, device=states.device)
         mask[0, : self.dim] = True
         raw[:, 0, : self.dim] = states
         if goal is not None:

@@ -107,18 +107,22 @@ class ChunkPolicy:
         """What an evaluation calls it."""
         return self.name
 
-    def tell(self, observations: Float[np.ndarray, "n state"]) -> Cond:
+    def tell(self, observations: Float[np.ndarray, "n state"] | Float[Tensor, "n state"]) -> Cond:
         """What is seen, as a condition."""
         shift = self.observations.shift
         seen = torch.as_tensor(observations, dtype=shift.dtype, device=shift.device)
         with torch.no_grad():
             return Cond.of(**{FIELD: self.observations(seen)})
 
-    def act(self, chunk: Tensor) -> Float[np.ndarray, "n steps act"]:
-        """The actions of each chunk that are done."""
+    def done(self, chunk: Tensor) -> Tensor:
+        """The actions of each chunk that are done, in the data's own units."""
         with torch.no_grad():
             done = self.actions.undo(chunk[:, : self.steps])
-        return (done if self.limit is None else done.clamp(-self.limit, self.limit)).cpu().double().numpy()
+        return done if self.limit is None else done.clamp(-self.limit, self.limit)
+
+    def act(self, chunk: Tensor) -> Float[np.ndarray, "n steps act"]:
+        """The same for those who act."""
+        return self.done(chunk).cpu().double().numpy()
 
     @staticmethod
     def state(cond: Cond) -> Tensor:
@@ -127,13 +131,16 @@ class ChunkPolicy:
 
     def draw(self, observations: Float[np.ndarray, "n state"], seeds: Any) -> Float[np.ndarray, "n steps act"]:
         """Actions for what is seen. `seeds` as a walk takes them."""
-        n, path = len(observations), self.walk.path
-        shift = self.actions.shift
-        first = torch.as_tensor(path.sigma(self.walk.grid.levels(path).t[0])).to(shift)
-        start = first * Noise.of(seeds, n, shift.device).normal((n, *self.shape), -1, dtype=shift.dtype)
-        chunk = self.walk.run(start, self.tell(observations), seeds=seeds).x
+        noise = Noise.of(seeds, len(observations), self.actions.shift.device)
+        chunk = self.walk.run(self.start(noise, len(observations)), self.tell(observations), seeds=noise).x
         assert isinstance(chunk, Tensor)
         return self.act(chunk)
+
+    def start(self, noise: Noise, count: int) -> Tensor:
+        """Where `count` walks begin."""
+        path, shift = self.walk.path, self.actions.shift
+        first = torch.as_tensor(path.sigma(self.walk.grid.levels(path).t[0])).to(shift)
+        return first * noise.normal((count, *self.shape), -1, dtype=shift.dtype)
 
     def controller(self) -> ChunkController:
         """What acts in many episodes at once."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "align": "move a run toward a reward: kedge align vmpo runs/fv-large --reward speed",
     "report": "one HTML file about one run or several: kedge report runs/fv-large",
     "compare": "two groups of runs, paired by start: kedge compare runs/a runs/b",
+    "export": "a run as ONNX, to plan without kedge: kedge export runs/fv-large",
     "data": "look into a data set: kedge data inspect my.npz",
     "demo": "demonstrations, training, evaluation and report in one go: kedge demo",
 }
