@@ -74,6 +74,22 @@ class Noise:
     """The keys, or what makes them when they are first asked for: a deterministic walk never does."""
     _ahead: dict[tuple[int, int, int, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
     """Small draws for some steps ahead: at batch 1 they cost as much as one."""
+    _among: tuple[Tensor, int] | None = field(default=None, repr=False)
+    """The keys of the whole batch that these samples are a part of, and the place of the first of them."""
+
+    @property
+    def everyone(self) -> tuple[Noise, slice]:
+        """The noise of the whole batch, and where these samples stand in it: for what couples samples. They are all of
+        it but where several processes share a batch.
+        """
+        if self._among is None:
+            return self, slice(None)
+        keys, first = self._among
+        return Noise(keys), slice(first, first + len(self.key))
+
+    def part(self, first: int, count: int) -> Noise:
+        """`count` of these samples, which remember the others."""
+        return Noise(self.key[first : first + count], _among=(self.key, first))
 
     @classmethod
     def of(cls, seeds: Seeds, batch: int, device: torch.device | str | None = None) -> Noise:

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+from kedge.launch import place
+
 FRAME = 0.2
 """Seconds between two pictures of the bar."""
 LINE = 10.0
@@ -22,7 +24,7 @@ class Progress:
         self.steps, self.first, self.title = steps, step, title
         self.begun = self.drawn = time.monotonic()
         self.loss = float("nan")
-        terminal = sys.stderr.isatty()
+        terminal = sys.stderr.isatty() and not place()[0]
         self.bar: Any = self._open_bar(step) if terminal and shown is not False else None
         self.lines = shown is True and not terminal
 
@@ -70,7 +72,11 @@ class Progress:
 
 
 def announce(line: str) -> None:
-    """A line to the reader, apart from what a program prints."""
+    """A line to the reader, apart from what a program prints; of several processes that train together the first says
+    it.
+    """
+    if place()[0]:
+        return
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
