@@ -144,8 +144,9 @@ class Plans(WholeWalk):
         """`[B, H, S]`."""
         return self.run(Given.drawn(noise), state, goal, aimed)
 
-    def run(self, noise: Noise, state: Tensor, goal: Tensor | None = None, aimed: Tensor | None = None) -> Tensor:
-        """See the class."""
+    def run(self, noise: Noise, *told: Any) -> Tensor:
+        """From a state, to a goal where one is given and aimed at."""
+        state, goal, aimed = (*told, None, None)[:3]
         mask, values = self.planner.known(state, goal)
         if aimed is not None:  # the last row counts for those alone that are told a goal
             last = torch.arange(self.planner.horizon) == self.planner.horizon - 1
@@ -201,9 +202,9 @@ class Actions(WholeWalk):
         """`[B, steps, A]`."""
         return self.run(Given.drawn(noise), observation)
 
-    def run(self, noise: Noise, observation: Tensor) -> Tensor:
-        """See the class."""
-        policy = self.policy
+    def run(self, noise: Noise, *told: Any) -> Tensor:
+        """For an observation."""
+        policy, (observation,) = self.policy, told
         start = policy.start(noise, observation.shape[0])
         return policy.done(cast(Tensor, policy.walk.run(start, policy.tell(observation), seeds=noise).x))
 
