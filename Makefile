@@ -56,6 +56,9 @@ bench-fv: install  ## The planner's, hours of them: a queue of jobs, JOBS at a t
 bench-align: install  ## What alignment does to planners: a queue as well
 	$(call timed,bench-align,$(BIN)/python benchmarks/alignment.py --jobs $(JOBS))
 
+bench-export: install  ## A trained planner in other runtimes: make bench-export RUN=runs/fv-large
+	$(call timed,bench-export,$(BIN)/python benchmarks/export.py $(RUN))
+
 ##@ The rest
 format: install  ## Formats the code and repairs what the linter can repair
 	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
@@ -65,7 +68,7 @@ clean:  ## Removes what the tools have built, not the virtual environment
 help:  ## This list
 	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv bench-align format clean help
+.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv bench-align bench-export format clean help
 
 # The demo needs no tools of ours: its installation is the lean one. Where the full one is up to date it serves as well,
 # and on top of a lean one the full one adds what is missing.

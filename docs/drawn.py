@@ -52,6 +52,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", lambda _: draw())
     app.setup_extension("drawn_fv")
     app.setup_extension("drawn_align")
+    app.setup_extension("drawn_export")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

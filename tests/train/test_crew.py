@@ -88,9 +88,12 @@ def test_two_processes_train_as_one_and_end_together(tmp_path: Path) -> None:
             load_weights(run / "weights.safetensors") for run in (tmp_path / name, tmp_path / f"{name} alone")
         )
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    alone = trainer(tmp_path / "plain", 14)
+    alone.train()
+    assert len(table(tmp_path / "plain")[1]) == 14, "what two have begun, one goes on with"
     (words, whole), (words_again, again) = states(tmp_path / "whole", 24), states(tmp_path / "broken", 24)
     assert words == words_again
-    assert any("others" in name for name in whole), "the second process has random numbers of its own"
+    assert not torch.equal(whole["rng/cpu"], whole["rng/others/1/cpu"]), "each has random numbers of its own"
     assert [name for name in whole if not torch.equal(whole[name], again[name])] == []
     reported = json.loads(said[1][0])
     assert reported["interrupted"] == 130

@@ -1,0 +1,67 @@
+"""A planner's walk in several runtimes, side by side."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import kedge
+from kedge.run.export import difference, onnx_runner
+from kedge.run.graphs import Graph, graph_of
+
+BATCHES = (1, 64)
+"""Plans at once: one, and as many as a planner chooses from."""
+PROBED = 256
+
+
+def exported(run: Path, folder: Path, rounds: int) -> dict[str, Any]:
+    """A row for each graph, batch and runtime: milliseconds (median, 5 and 95 % of turns), the median ratio to eager in
+    the same turn, and the largest difference to the planner as a share of the data's scale.
+    """
+    torch.set_num_threads(1)
+    agent, rows = kedge.load(run), list[dict[str, Any]]()
+    told = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    for alone in (False, True):
+        graph = graph_of(agent, alone)
+        runners: dict[str, Callable[..., Tensor]] = {
+            "eager": graph,
+            "compiled": torch.compile(graph, fullgraph=True, dynamic=False),
+            "onnxruntime": onnx_runner(kedge.export(agent, folder, alone=alone)),
+        }
+        with torch.no_grad():
+            for batch in BATCHES:
+                rows += timed(graph, runners, batch, rounds)
+    fields = {name: told["fields"][name] for name in ("net", "width", "horizon", "evaluations", "solver")}
+    return {"recipe": told["recipe"], "fields": fields, "rounds": rounds, "probed": PROBED, "rows": rows}
+
+
+def timed(graph: Graph, runners: dict[str, Callable[..., Tensor]], batch: int, rounds: int) -> list[dict[str, Any]]:
+    """The runtimes in turns."""
+    inputs = graph.example(batch)
+    for run in runners.values():
+        for _ in range(5):  # compiles, and fills caches
+            run(*inputs)
+    turns = [{name: seconds(run, inputs) for name, run in runners.items()} for _ in range(rounds)]
+    rows = []
+    for name, run in runners.items():
+        ms = [1000 * turn[name] for turn in turns]
+        cuts = statistics.quantiles(ms, n=20)
+        ratio = statistics.median(turn[name] / turn["eager"] for turn in turns)
+        off = difference(graph, run, PROBED) if name != "compiled" or batch != 1 else difference(graph, run, 1)
+        row = {"graph": graph.kind, "batch": batch, "runtime": name, "ms": statistics.median(ms), "ratio": ratio}
+        rows.append(row | {"p5": cuts[0], "p95": cuts[-1], "difference": off})
+    return rows
+
+
+def seconds(run: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> float:
+    """Of one call."""
+    begun = time.perf_counter()
+    run(*inputs)
+    return time.perf_counter() - begun
