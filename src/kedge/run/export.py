@@ -114,9 +114,9 @@ def onnx_runner(path: Path, threads: int = 1) -> Callable[..., Tensor]:
     return run
 
 
-def difference(graph: Graph, runner: Callable[..., Tensor], batch: int = PROBED) -> float:
+def difference(graph: Graph, runner: Callable[..., Tensor], batch: int = PROBED, seed: int = PROBE_SEED) -> float:
     """The largest difference to what the agent itself makes of the same inputs, as a share of the data's scale."""
-    inputs, seeds = graph.example(batch, PROBE_SEED), torch.arange(batch) + PROBE_SEED
+    inputs, seeds = graph.example(batch, seed), torch.arange(batch) + seed
     with torch.no_grad():
         off = (runner(*inputs) - graph.truth(*inputs, seeds=seeds)).abs() / graph.scale()
     return float(off.max())
