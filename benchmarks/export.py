@@ -19,7 +19,7 @@ from measure.record import record
 
 def main() -> None:
     """Runs it and prints what it found."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("run", type=Path, help="the folder of a trained planner")
     parser.add_argument("--rounds", type=int, default=200, help="turns of each runtime")
     args = parser.parse_args()

@@ -146,7 +146,8 @@ class Plans(WholeWalk):
 
     def run(self, noise: Noise, *told: Any) -> Tensor:
         """From a state, to a goal where one is given and aimed at."""
-        state, goal, aimed = (*told, None, None)[:3]
+        state, *aim = told
+        goal, aimed = aim or (None, None)
         mask, values = self.planner.known(state, goal)
         if aimed is not None:  # the last row counts for those alone that are told a goal
             last = torch.arange(self.planner.horizon) == self.planner.horizon - 1
