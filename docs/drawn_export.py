@@ -32,7 +32,8 @@ def draw() -> None:
     about = (
         f"{found['recipe']} ({fields['net']}, width {fields['width']}, {fields['horizon']} points, "
         f"{fields['evaluations']} evaluations) on one thread of {machine['cpu']}, {machine['cores']} cores; "
-        f"torch {found['versions']['torch']}, onnxruntime {found['versions']['onnxruntime']}; {found['rounds']} turns; "
+        f"torch {found['versions']['torch']}, onnxruntime {found['versions']['onnxruntime']}; {found['rounds']} turns, "
+        f"beside other work (load {found['load']:.0f}); "
         f"commit `{found['commit'][:12]}`{found['commit'][40:]}.\n"
     )
     write("export", table(head, rows) + "\n" + about)
