@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import kedge
 from kedge.errors import InputError
 from kedge.guide import keep_out
 from kedge.noise import Given, Heard, Noise
@@ -18,6 +20,7 @@ from kedge.run.graphs import Actions, Estimates, Plans, graph_of
 from kedge.walk.solvers import DDIM
 from plan.agents import agent_of
 from run.exported import STATES, acting, planning
+from run.program import program
 
 SCRIPT = Path(__file__).with_name("exported.py")
 SEEDS = torch.tensor([5, 9, 2])
@@ -109,6 +112,34 @@ def test_what_no_graph_can_hold_is_refused(tmp_path: Path) -> None:
         graph_of(agent_of())
     with pytest.raises(InputError, match="one of onnx, torch"):
         export(agent, tmp_path, form="coreml")
+
+
+def test_the_command_writes_a_file_for_each_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"recipe": "FV", "fields": {"steps": 4}}
+    (tmp_path / "recipe.json").write_text(json.dumps(told))
+    monkeypatch.setattr(kedge, "load", lambda folder: planning("conv"))
+    asked: list[tuple[Path, bool, str]] = []
+
+    def written(agent: Any, folder: Path, *, alone: bool, form: str, recipe: Any) -> Path:
+        assert recipe == told
+        asked.append((folder, alone, form))
+        path = folder / ("denoiser.onnx" if alone else "plan.onnx")
+        folder.mkdir(exist_ok=True)
+        path.with_name(f"{path.name}.json").write_text(json.dumps({"difference": 2e-6}))
+        return path
+
+    monkeypatch.setattr("kedge.run.export.export", written)
+    code, out, _ = program(capsys)("export", str(tmp_path), "--format", "torch")
+    assert code == 0
+    assert asked == [(tmp_path / "export", False, "torch"), (tmp_path / "export", True, "torch")]
+    assert out.count("off by at most 2e-06 of the data's scale") == 2
+    code, out, _ = program(capsys)(
+        "export", str(tmp_path), "--what", "denoiser", "--out", str(tmp_path / "x"), "--json"
+    )
+    assert asked[2:] == [(tmp_path / "x", True, "onnx")]
+    assert [file["difference"] for file in json.loads(out)["files"]] == [2e-6]
 
 
 def test_given_noise_is_handed_out_in_order() -> None:
