@@ -37,7 +37,7 @@ import json, sys
 import torch
 before = set(sys.modules)
 import kedge
-mazes = {"Scores", "compare", "envs", "evaluate", "load", "plan", "recipes"}  # with their physics
+mazes = {"Scores", "compare", "envs", "evaluate", "export", "load", "plan", "recipes"}  # with their physics
 names = [name for name in kedge.__all__ if name not in mazes and getattr(kedge, name) is not None]
 """
 

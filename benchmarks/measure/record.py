@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ WATCHED = ("src", "benchmarks/kernel.py", "benchmarks/measure")
 """What a change in makes a result another one than its commit's."""
 
 
-def record(name: str, figures: dict[str, Any]) -> Path:
+PACKAGES = ("kedge", "torch", "numpy", "diffusers")
+
+
+def record(
+    name: str, figures: dict[str, Any], watched: Sequence[str] = WATCHED, packages: Sequence[str] = PACKAGES
+) -> Path:
     """Writes `benchmarks/results/<name>.json`."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    packages = ("kedge", "torch", "numpy", "diffusers")
-    result = {"commit": commit(WATCHED), "machine": machine(), "versions": versions(packages), **figures}
+    result = {"commit": commit(watched), "machine": machine(), "versions": versions(packages), **figures}
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kedge.recipes import load
     from kedge.run.compare import compare
     from kedge.run.evaluate import evaluate
+    from kedge.run.export import export
     from kedge.run.scores import Scores
     from kedge.walk import Walk, grids, hooks, sample, solvers
 
@@ -32,6 +33,7 @@ _HOMES = {
     "envs": "kedge.envs",
     "evaluate": "kedge.run.evaluate:evaluate",
     "exact": "kedge.exact",
+    "export": "kedge.run.export:export",
     "fit": "kedge.fit",
     "grids": "kedge.walk.grids",
     "guide": "kedge.guide",
@@ -52,8 +54,8 @@ _HOMES = {
 
 __all__ = [
     "Cond", "Denoiser", "Estimate", "Noise", "Scores", "Walk", "align", "compare", "data", "envs", "evaluate", "exact",
-    "fit", "grids", "guide", "hooks", "load", "nets", "paths", "plan", "policy", "recipes", "rl", "sample", "solvers",
-    "steer", "train",
+    "export", "fit", "grids", "guide", "hooks", "load", "nets", "paths", "plan", "policy", "recipes", "rl", "sample",
+    "solvers", "steer", "train",
 ]  # fmt: skip
 
 

@@ -83,6 +83,22 @@ class Noise:
     """The keys, or what makes them when they are first asked for: a deterministic walk never does."""
     _ahead: dict[tuple[int, int, int, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
     """Small draws for some steps ahead: at batch 1 they cost as much as one."""
+    _among: tuple[Tensor, int] | None = field(default=None, repr=False)
+    """The keys of the whole batch that these samples are a part of, and the place of the first of them."""
+
+    @property
+    def everyone(self) -> tuple[Noise, slice]:
+        """The noise of the whole batch, and where these samples stand in it: for what couples samples. They are all of
+        it but where several processes share a batch.
+        """
+        if self._among is None:
+            return self, slice(None)
+        keys, first = self._among
+        return Noise(keys), slice(first, first + len(self.key))
+
+    def part(self, first: int, count: int) -> Noise:
+        """`count` of these samples, which remember the others."""
+        return Noise(self.key[first : first + count], _among=(self.key, first))
 
     @classmethod
     def of(cls, seeds: Seeds, batch: int, device: torch.device | str | None = None) -> Noise:
@@ -156,6 +172,50 @@ class Noise:
             return Noise(key)
         copy = _copy_number(index)
         return Noise(torch.where(copy == 0, key, mix(key + copy * MIX_1)))
+
+
+class Heard(Noise):
+    """Noise that remembers what normals it was asked for: `(step, slot)` each, in order. What a walk asks for depends
+    on its solver, grid and hooks alone, so one walk tells it for all.
+    """
+
+    @property
+    def asked(self) -> list[tuple[int, int]]:
+        """What it was asked for so far."""
+        return self.__dict__.setdefault("_asked", [])
+
+    def normal(self, shape: Sequence[int], step: int, slot: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+        """See `Noise.normal`."""
+        self.asked.append((step, slot))
+        return super().normal(shape, step, slot, dtype)
+
+
+class Given(Noise):
+    """Normals that were drawn beforehand, `[B, n, ...]`, handed out in the order in which they are asked for: how noise
+    becomes an input of a graph. Inside of one it could not be drawn: compilers fold the products of the counter without
+    wrapping them at 64 bits.
+    """
+
+    @classmethod
+    def drawn(cls, normals: Tensor) -> Given:
+        """These."""
+        made = cls(_no_key)
+        made.__dict__["_left"] = list(normals.unbind(1))
+        return made
+
+    def normal(self, shape: Sequence[int], step: int, slot: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The next."""
+        left = self.__dict__["_left"]
+        if not left:
+            raise ValueError("more noise was asked for than was given: is this the walk that it was drawn for?")
+        z = left.pop(0)
+        if tuple(z.shape[1:]) != tuple(shape[1:]):
+            raise ValueError(f"noise of {list(shape[1:])} was asked for, and {list(z.shape[1:])} was given")
+        return z.to(dtype)
+
+
+def _no_key() -> Tensor:
+    raise ValueError("noise that was given has normals alone: this walk asks for uniform numbers, or branches")
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

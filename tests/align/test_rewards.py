@@ -172,4 +172,4 @@ def test_what_a_reward_of_one_s_own_does_wrong_is_bad_input() -> None:
     with pytest.raises(InputError, match="one number for each sample, and this one gave a NoneType"):
         rewarded(lambda x, cond: None, X)
     with pytest.raises(InputError, match=r"this one gave them torch.sparse_coo"):
-        rewarded(lambda x, cond: torch.sparse_coo_tensor(size=(4,), check_invariants=True), X)
+        rewarded(lambda x, cond: torch.ones(4).to_sparse(), X)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kedge.nets.activations import mish
+from kedge.nets.activations import Mish, mish
 
 X = torch.cat([torch.linspace(-90, 90, 3601), torch.tensor([-1e4, -20.0, 0.0, 20.0, 1e4])])
 
@@ -35,3 +35,13 @@ def test_with_gradients_it_is_torch_s() -> None:
 def test_half_precision_does_not_overflow(dtype: torch.dtype) -> None:
     with torch.no_grad():
         assert mish(X[:-1].to(dtype)).equal(functional.mish(X[:-1].to(dtype)))
+
+
+def test_an_exported_mish_is_the_same_function() -> None:
+    """Without softplus, which other runtimes are slow at."""
+    with torch.no_grad():
+        program = torch.export.export(Mish(), (X,), strict=False)
+        assert program.module()(X).equal(mish(X))
+    names = " ".join(str(node.target) for node in program.graph.nodes)
+    assert "exp" in names
+    assert "mish" not in names

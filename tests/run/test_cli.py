@@ -67,7 +67,10 @@ def test_help_lists_commands_flags_and_exit_codes(run: Run) -> None:
     assert run("--version")[1].startswith("kedge ")
 
 
-@pytest.mark.parametrize("name", ["eval", "report", "compare", "play", "serve", "data inspect", "demo", "train fv"])
+@pytest.mark.parametrize(
+    "name",
+    ["eval", "report", "compare", "play", "serve", "export", "data inspect", "doctor", "demo", "train fv"],
+)
 def test_every_command_has_the_common_flags_each_with_a_sentence(name: str, run: Run) -> None:
     code, out, _ = run(*name.split(), "--help")
     assert code == 0

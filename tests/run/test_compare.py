@@ -138,6 +138,9 @@ def test_what_cannot_be_paired_is_refused_in_one_line(tmp_path: Path) -> None:
         compare([], a)
     with pytest.raises(InputError, match="give a run at least"):
         table([])
+    with pytest.raises(InputError, match="nothing: there is no such folder; give the folder of a run"):
+        compare(a, tmp_path / "nothing")
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="holds no evaluation"):
         compare(a, tmp_path / "nothing")
     (a / "recipe.json").write_text("{")

@@ -245,6 +245,17 @@ def test_each_of_several_runs_has_its_own_rows_beside_it(folder: Path, tmp_path:
     assert "Nearest logged segment, fv-umaze" in found.arrivals.svg
 
 
+def test_runs_of_recipes_that_differ_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    words = json.loads((other / "recipe.json").read_text())
+    (other / "recipe.json").write_text(json.dumps(words | {"fields": words["fields"] | {"rate": 900.0}}))
+    (found,) = boards([read_run(folder), read_run(other)])
+    assert [row.note for row in found.groups[0].rows] == ["FV (rate 300.0)", "FV (rate 900.0)"]
+    (other / "recipe.json").write_text(json.dumps(words | {"seed": 1}))
+    (found,) = boards([read_run(folder), read_run(other)])
+    assert [row.note for row in found.groups[0].rows] == ["FV", "FV"], "seeds of one recipe are one arm"
+
+
 def test_an_override_stands_in_the_label(folder: Path, tmp_path: Path) -> None:
     there = Path(shutil.copytree(folder, tmp_path / "few"))
     words = json.loads((there / "evaluation.json").read_text())

@@ -70,8 +70,10 @@ def uniforms(spread: Spread, batch: int, noise: Noise, step: int) -> Tensor:
     """`[B]` numbers, each uniform on (0, 1). Which sample gets which stratum is random too."""
     if spread not in get_args(Spread):
         raise ValueError(f"unknown spread={spread!r}: one of {', '.join(get_args(Spread))}")
-    u, order = noise.uniform((batch, 2), step, LEVEL_SLOT).unbind(1)
     if spread == "independent":
-        return u
+        return noise.uniform((batch, 2), step, LEVEL_SLOT)[:, 0]
+    everyone, here = noise.everyone
+    count = batch if everyone is noise else len(everyone.key)
+    u, order = everyone.uniform((count, 2), step, LEVEL_SLOT).unbind(1)
     stratum = order.argsort().argsort()
-    return (stratum + u) / batch if spread == "stratified" else (stratum + u[0]) / batch
+    return ((stratum + u) / count if spread == "stratified" else (stratum + u[0]) / count)[here]

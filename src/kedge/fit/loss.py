@@ -77,6 +77,7 @@ class DenoisingLoss(nn.Module):
     def part(self, optimiser: OptimiserSpec, **options: Any) -> Part:
         """What the trainer steps: this module, on this loss. Options are those of `kedge.train.Part`."""
         options.setdefault("compiles", (getattr(self.denoiser, "net", self.denoiser),))
+        options.setdefault("shared", True)
         return Part(self, self, optimiser, **options)
 
     def forward(self, batch: Batch, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
@@ -96,6 +97,6 @@ class DenoisingLoss(nn.Module):
         if draw.weight is not None:
             loss = loss * draw.weight.to(L)
         if self.training:
-            self.weighting.update(log_snr, L)
+            self.weighting.update(*tick.whole(log_snr, L))
         info = {"error": L.detach().mean(), "weighted": weighted.detach().mean()}
         return loss.flatten(1).mean(1) if loss.ndim > 1 else loss, info

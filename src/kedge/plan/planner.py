@@ -119,9 +119,10 @@ class Planner:
         for some, meant in self._calls(b * n, states.device):
             watch = [Watch()] if frames is not None else []
             pinned = values[owner[some]]
-            walk = self._steered(Walk(self.guided, self.solver, grid, [*self.hooks, Pin(mask, pinned), *watch]))
-            start = self._start(walk, flat[some], None if begun is None else begun[owner[some]], mask * pinned)
-            parts.append(first_leaf(walk.run(start, seeds=flat[some]).x)[:meant])
+            walk = self.walk(mask, pinned, grid, watch)
+            noise = Noise.of(flat[some], len(some), states.device)
+            start = self.start(walk, noise, len(some), None if begun is None else begun[owner[some]], mask * pinned)
+            parts.append(first_leaf(walk.run(start, seeds=noise).x)[:meant])
             shots += [[(level, estimate[:meant]) for level, estimate in shot.seen] for shot in watch]
         if frames is not None:
             for level in zip(*shots, strict=True):
@@ -134,26 +135,32 @@ class Planner:
             return blocks(count, self.width, device)
         return [(some, len(some)) for some in torch.arange(count, device=device).split(self.at_once)]
 
-    def _steered(self, walk: Walk) -> Walk:
-        """The walk as the way of steering wants it."""
+    def walk(
+        self, mask: Tensor, values: Float[Tensor, "k h d"], grid: Grid | None = None, watch: Sequence[Hook] = ()
+    ) -> Walk:
+        """What makes trajectories of noise: what is under `mask` is held to `values`, as `known` gives them."""
+        walk = Walk(self.guided, self.solver, grid or self.grid, [*self.hooks, Pin(mask, values), *watch])
         if self.steering is None:
             return walk
         return self.steering.way.walk(walk, self.steering.objective, self.normaliser)
 
-    def _start(
+    def start(
         self,
         walk: Walk,
-        seeds: Int64[Tensor, " k"],
-        begun: Float[Tensor, "k h d"] | None,
-        known: Float[Tensor, "k h d"],
+        noise: Noise,
+        count: int,
+        begun: Float[Tensor, "k h d"] | None = None,
+        pinned: Float[Tensor, "k h d"] | None = None,
     ) -> Tensor:
-        """Noise, plans noised to the first level of the walk, or where the way of steering begins."""
-        noise = Noise.of(seeds, len(seeds), seeds.device)
+        """Where `count` walks begin: noise, plans noised to the first level of the walk, or where the way of steering
+        begins, which may ask what is pinned.
+        """
         if begun is None:
-            start = self.temperature * walk.path.prior(known.shape, noise, device=seeds.device)
-            if self.steering is None:
+            shape = (count, self.horizon, len(self.normaliser.shift))
+            start = self.temperature * walk.path.prior(shape, noise, device=self.normaliser.shift.device)
+            if self.steering is None or pinned is None:
                 return start
-            own = self.normaliser.undo(known)
+            own = self.normaliser.undo(pinned)
             return self.steering.way.begin(walk, start, own, self.steering.objective, self.normaliser, noise)
         first = walk.grid.levels(walk.path).rows()[0]
         return walk.path.perturb(begun, first, walk.path.noise(begun, noise, -1))
@@ -167,7 +174,7 @@ class Planner:
         """
         d = len(self.normaliser.shift)
         mask = torch.zeros(self.horizon, d, dtype=torch.bool, device=states.device)
-        raw = torch.zeros(len(states), self.horizon, d, device=states.device)
+        raw = torch.zeros(states.shape[0], self.horizon, d, device=states.device)
         mask[0, : self.dim] = True
         raw[:, 0, : self.dim] = states
         if goal is not None:

@@ -120,18 +120,22 @@ class ChunkPolicy:
         """Numbers of an observation."""
         return len(self.observations.shift)
 
-    def tell(self, observations: Float[np.ndarray, "n state"]) -> Cond:
+    def tell(self, observations: Float[np.ndarray, "n state"] | Float[Tensor, "n state"]) -> Cond:
         """What is seen, as a condition."""
         shift = self.observations.shift
         seen = torch.as_tensor(observations, dtype=shift.dtype, device=shift.device)
         with torch.no_grad():
             return Cond.of(**{FIELD: self.observations(seen)})
 
-    def act(self, chunk: Tensor) -> Float[np.ndarray, "n steps act"]:
-        """The actions of each chunk that are done."""
+    def done(self, chunk: Tensor) -> Tensor:
+        """The actions of each chunk that are done, in the data's own units."""
         with torch.no_grad():
             done = self.actions.undo(chunk[:, : self.steps])
-        return (done if self.limit is None else done.clamp(-self.limit, self.limit)).cpu().double().numpy()
+        return done if self.limit is None else done.clamp(-self.limit, self.limit)
+
+    def act(self, chunk: Tensor) -> Float[np.ndarray, "n steps act"]:
+        """The same for those who act."""
+        return self.done(chunk).cpu().double().numpy()
 
     @staticmethod
     def state(cond: Cond) -> Tensor:
@@ -152,17 +156,19 @@ class ChunkPolicy:
 
     def _drawn(self, observations: Float[np.ndarray, "n state"], noise: Noise) -> Float[np.ndarray, "n steps act"]:
         """In one walk."""
-        path, seen, shape = self.walk.path, self.tell(observations), (len(observations), *self.shape)
-        shift = self.actions.shift
-        first = torch.as_tensor(path.sigma(self.walk.grid.levels(path).t[0])).to(shift)
-        if self.begin is None:
-            start = noise.normal(shape, -1, dtype=shift.dtype)
-        else:
-            with torch.no_grad():
-                start = self.begin(self.state(seen), noise).view(shape)
-        chunk = self.walk.run(first * start, seen, seeds=noise).x
+        seen = self.tell(observations)
+        chunk = self.walk.run(self.start(noise, len(observations), seen), seen, seeds=noise).x
         assert isinstance(chunk, Tensor)
         return self.act(chunk)
+
+    def start(self, noise: Noise, count: int, seen: Cond | None = None) -> Tensor:
+        """Where `count` walks begin: at noise, which may be picked for what is seen."""
+        path, shift, shape = self.walk.path, self.actions.shift, (count, *self.shape)
+        first = torch.as_tensor(path.sigma(self.walk.grid.levels(path).t[0])).to(shift)
+        if self.begin is None or seen is None:
+            return first * noise.normal(shape, -1, dtype=shift.dtype)
+        with torch.no_grad():
+            return first * self.begin(self.state(seen), noise).view(shape)
 
     def controller(self) -> ChunkController:
         """What acts in many episodes at once."""

@@ -165,7 +165,8 @@ class Training:
         if self.goal is not None:
             tensors["goal"] = torch.from_numpy(self.goal)
         self.trainer.resume()  # the folder is ours, or this raises
-        save_weights(self.run / MEASURED, tensors)
+        if self.trainer.crew.first:
+            save_weights(self.run / MEASURED, tensors)
 
 
 def home(logs: Trajectories, device: torch.device | str | None, resident: bool | None) -> torch.device | None:

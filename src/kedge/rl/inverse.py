@@ -126,6 +126,7 @@ class InverseMLP(nn.Module):
     def part(self, optimiser: OptimiserSpec, **options: Any) -> Part:
         """What the trainer steps: this module, on its loss. Options are those of `kedge.train.Part`."""
         options.setdefault("compiles", (self.layers,))
+        options.setdefault("shared", True)
         return Part(self, self.loss, optimiser, **options)
 
     def forward(self, state: Tensor, following: Tensor, offset: Tensor | int | None = None) -> Tensor:
@@ -264,6 +265,7 @@ class InverseDiffusion(nn.Module):
         """
         options.setdefault("shadows", (Shadow(0.995),))
         options.setdefault("compiles", (self.denoiser.net,))
+        options.setdefault("shared", True)
         return Part(self, self.loss, optimiser, **options)
 
     def loss(self, batch: Batch, tick: Tick) -> tuple[Tensor, dict[str, Any]]:

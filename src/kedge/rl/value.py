@@ -226,11 +226,12 @@ class ValueLoss(nn.Module):
     def part(self, optimiser: OptimiserSpec, **options: Any) -> Part:
         """What the trainer steps: this module, on this loss. Options are those of `kedge.train.Part`."""
         options.setdefault("compiles", (self.net,))
+        options.setdefault("shared", True)
         return Part(self, self, optimiser, **options)
 
     def forward(self, batch: Batch, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
         """The loss of each sample `[B]`, and its mean and the share of the target's variance explained to log."""
-        return _squared(self.net(self.read(batch)), self.target(batch))
+        return _squared(self.net(self.read(batch)), self.target(batch), tick)
 
 
 class NoisyValue(nn.Module):
@@ -291,6 +292,7 @@ class NoisyValueLoss(nn.Module):
     def part(self, optimiser: OptimiserSpec, **options: Any) -> Part:
         """What the trainer steps: this module, on this loss. Options are those of `kedge.train.Part`."""
         options.setdefault("compiles", (self.value.net,))
+        options.setdefault("shared", True)
         return Part(self, self, optimiser, **options)
 
     def forward(self, batch: Batch, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
@@ -300,15 +302,16 @@ class NoisyValueLoss(nn.Module):
         x_t = self.value.path.perturb(x, draw.t, draw.z).to(x)
         if self.known is not None:
             x_t = torch.where(self.known.to(x.device), x, x_t)
-        return _squared(self.value(x_t, draw.t), self.target(batch))
+        return _squared(self.value(x_t, draw.t), self.target(batch), tick)
 
 
-def _squared(value: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Any]]:
+def _squared(value: Tensor, target: Tensor, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
     if value.shape != target.shape:
         raise ValueError(f"a critic returns one value a plan, {list(target.shape)}; got shape {list(value.shape)}")
     error = (value - target.to(value)) ** 2
-    mean = error.detach().mean()
-    spread = target.var(correction=0).clamp(min=torch.finfo(mean.dtype).tiny)
+    errors, targets = tick.whole(error.detach(), target)
+    mean = errors.mean()
+    spread = targets.var(correction=0).clamp(min=torch.finfo(mean.dtype).tiny)
     return error, {"error": mean, "explained": 1 - mean / spread.to(mean)}
 
 

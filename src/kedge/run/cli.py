@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kedge.errors import InputError
+from kedge.launch import on_machine, place
 
 DONE, FAILED, BAD_INPUT, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
@@ -26,8 +27,10 @@ COMMANDS = {
     "compare": "two groups of runs, paired by start: kedge compare runs/a runs/b",
     "play": "the run's maze in a browser, to try things on: kedge play runs/fv-large",
     "serve": "put an agent behind a port, for many clients: kedge serve runs/fv-large",
+    "export": "a run as ONNX, to plan without kedge: kedge export runs/fv-large",
     "data": "look into a data set: kedge data inspect my.npz",
     "systems": "what is implemented, with its paper, its test and a figure: kedge systems --family align",
+    "doctor": "whether this machine is fit, and what to do where not: kedge doctor",
     "demo": "demonstrations, training, evaluation and report in one go: kedge demo",
 }
 
@@ -91,7 +94,7 @@ def _guarded(args: list[str]) -> int:
 def _stopped(stop: SystemExit, args: list[str]) -> int:
     """What has said its reason on standard error already: a flag that is none, a training that was told to stop."""
     code = stop.code if isinstance(stop.code, int) else (DONE if stop.code is None else FAILED)
-    if code != DONE and "--json" in args:
+    if code != DONE and "--json" in args and not place()[0]:
         what = {BAD_INPUT: "wrong usage", INTERRUPTED: "interrupted", TERMINATED: "terminated"}.get(code, "stopped")
         said = f"{what}; standard error says more"
         sys.stdout.write(json.dumps({"error": said, "exit": code}) + "\n")
@@ -100,7 +103,11 @@ def _stopped(stop: SystemExit, args: list[str]) -> int:
 
 def _surprised(error: Exception, args: list[str]) -> int:
     """What was foreseen further down, or was not foreseen at all."""
-    from kedge.train import CheckpointError, RefusedError  # torch comes with it: not for those who ask for help
+    from kedge.train import (
+        CheckpointError,
+        CrewError,
+        RefusedError,
+    )  # torch comes with it: not for those who ask for help
 
     if isinstance(error, RefusedError):
         return _failed(REFUSED, f"refused: {error} (--out), or give the flags that it was made with", args)
@@ -110,23 +117,28 @@ def _surprised(error: Exception, args: list[str]) -> int:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no more to be had'}"
         return _failed(FAILED, f"not enough memory for this ({why}); smaller sizes or data take less", args)
-    if not isinstance(error, CheckpointError | ModuleNotFoundError):  # those say all in one line
+    if not isinstance(error, CheckpointError | CrewError | ModuleNotFoundError):  # those say all in one line
         traceback.print_exc(file=sys.stderr)
     return _failed(FAILED, f"{type(error).__name__}: {error}", args)
 
 
 def _run(args: list[str]) -> int:
     """Parses the flags of one command and carries it out."""
+    rank, size = place()
+    if size > 1 and args[0] != "train":
+        raise InputError(f"kedge {args[0]} runs in one process: torchrun is for kedge train alone")
     module = importlib.import_module(f"kedge.run.commands.{_MODULES.get(args[0], args[0])}")
     command = module.parse(args[1:])
     with _stdout_for_json(command.json):
         outcome = command.run()
+    if rank:
+        return DONE
     if command.json:
         sys.stdout.write(json.dumps(outcome.data, indent=1) + "\n")
     else:
         sys.stdout.write("".join(f"{line}\n" for line in outcome.lines))
     sys.stdout.flush()
-    return DONE
+    return outcome.code
 
 
 _MODULES = {"eval": "evaluate"}
@@ -143,11 +155,15 @@ def _stdout_for_json(wanted: bool) -> Iterator[None]:
 
 
 def _failed(code: int, line: str, args: Sequence[str]) -> int:
-    """One line to the reader, and the same as JSON where that was asked for."""
+    """One line to the reader, and the same as JSON where that was asked for. Of processes that train together on one
+    machine, what is wrong with the input is wrong for all, and said once.
+    """
+    if code != FAILED and on_machine():
+        return code
     line = " ".join(line.split())
     line = line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
     sys.stderr.write(f"kedge: {line}\n")
-    if "--json" in args:
+    if "--json" in args and not place()[0]:
         sys.stdout.write(json.dumps({"error": line, "exit": code}) + "\n")
     return code
 

@@ -268,6 +268,8 @@ def _write_json(path: Path, words: dict[str, Any]) -> None:
 
 def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / "evaluation.json"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; give the folder of a run, such as runs/fv-large")
     if not path.exists():
         raise InputError(f"{folder} holds no evaluation (no evaluation.json): run `kedge eval {folder}`")
     words = read_object(path, EVALUATED, ": evaluate again")

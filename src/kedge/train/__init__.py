@@ -12,6 +12,7 @@ from kedge.train.checkpoint import (
     save_tree,
     save_weights,
 )
+from kedge.train.crew import Crew, CrewError, joined
 from kedge.train.optimisers import AdamW, Muon, OptimiserSpec
 from kedge.train.part import Backward, Batch, GradientRule, Info, Loss, Part, Tick
 from kedge.train.schedules import Schedule
@@ -29,6 +30,8 @@ __all__ = [
     "CheckpointError",
     "CheckpointWarning",
     "Checkpoints",
+    "Crew",
+    "CrewError",
     "CsvFile",
     "DivergenceError",
     "GradientRule",
@@ -47,6 +50,7 @@ __all__ = [
     "Trackio",
     "Trainer",
     "WandB",
+    "joined",
     "load_tree",
     "load_weights",
     "save_tree",

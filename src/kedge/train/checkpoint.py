@@ -246,6 +246,16 @@ def _seal(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
+def digest(tree: Any) -> str:
+    """A checksum of a tree, tensors and all."""
+    words, tensors = split(tree)
+    found = hashlib.sha256(_digest(words).encode())
+    for name, tensor in _apart(tensors).items():
+        found.update(name.encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
 def _digest(words: Any) -> str:
     return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 

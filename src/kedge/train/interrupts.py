@@ -11,12 +11,14 @@ from typing import Any
 class Interrupts:
     """While it is open, the first SIGINT or SIGTERM is only noted; a second one acts as it always does.
 
-    Signals reach the main thread alone; elsewhere nothing is changed.
+    Signals reach the main thread alone; elsewhere nothing is changed. A launcher passes on what the terminal has sent
+    to all: of a process that was `launched`, every signal is only noted.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, launched: bool = False) -> None:
+        self.launched = launched
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -30,7 +32,8 @@ class Interrupts:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        self._restore()
+        if not self.launched:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

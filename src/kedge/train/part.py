@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kedge.noise import WEYL, Noise
+from kedge.train.crew import ALONE, Crew
 from kedge.train.optimisers import OptimiserSpec
 from kedge.train.shadow import Shadow
 
@@ -37,16 +38,25 @@ class Tick:
     part: int = 0
     turn: int = 0
     device: torch.device = CPU
+    crew: Crew = ALONE
 
     def noise(self, batch: int) -> Noise:
         """The noise of `batch` samples; draw from it at `step=tick.step`.
 
         The samples of the second turn continue the numbering of the first, so that two accumulated batches of 32 hear
-        the noise of one batch of 64.
+        the noise of one batch of 64. So do those of the second process, where several share a batch.
         """
         seed = (self.seed + self.part * WEYL + (1 << 63)) % (1 << 64) - (1 << 63)
-        noise = Noise.of(seed, (self.turn + 1) * batch, self.device)
-        return Noise(noise.key[self.turn * batch :]) if self.turn else noise
+        all_of_it = batch * self.crew.size
+        noise = Noise.of(seed, (self.turn + 1) * all_of_it, self.device)
+        noise = Noise(noise.key[self.turn * all_of_it :]) if self.turn else noise
+        return noise.part(self.crew.rank * batch, batch) if self.crew.size > 1 else noise
+
+    def whole(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """The values of all samples of the batch, given those of the samples here; without gradients. They are the same
+        but where several processes share a batch: what a loss normalises by, it takes from here.
+        """
+        return self.crew.whole(*values)
 
     def seeds(self, batch: int, slot: int = 0) -> Tensor:
         """A seed for each of `batch` samples, another one at every step: for what draws by itself, such as a walk."""
@@ -94,6 +104,9 @@ class Part:
     unless they already follow another. The modules in `extras` are not optimised, but belong to what a resumed run must
     get back (a weighting with statistics, say). Where the trainer compiles, it compiles the modules in `compiles`: by
     default `module`, but of a module that holds its own loss only the networks are worth it.
+
+    `shared` says that several processes may share its batches: its loss is `[B]`, a mean over samples that stand for
+    themselves, and takes from `tick.whole` what it has to know of the others.
     """
 
     module: nn.Module
@@ -107,6 +120,7 @@ class Part:
     name: str = ""
     extras: Mapping[str, nn.Module] = field(default_factory=dict)
     compiles: Sequence[nn.Module] | None = None
+    shared: bool = False
 
     def __post_init__(self) -> None:
         label = f"part {self.name!r}" if self.name else "part"

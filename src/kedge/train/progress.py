@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+from kedge.launch import place
+
 FRAME = 0.2
 """Seconds between two pictures of the bar."""
 LINE = 10.0
@@ -23,7 +25,7 @@ class Progress:
         self.begun = self.drawn = time.monotonic()
         self.loss: float | None = None
         """The last one that was averaged over some steps; None before there is any."""
-        terminal = sys.stderr.isatty()
+        terminal = sys.stderr.isatty() and not place()[0]
         self.bar: Any = self._open_bar(step) if terminal and shown is not False else None
         self.lines = shown is True and not terminal
 
@@ -72,7 +74,11 @@ class Progress:
 
 
 def announce(line: str) -> None:
-    """A line to the reader, apart from what a program prints."""
+    """A line to the reader, apart from what a program prints; of several processes that train together the first says
+    it.
+    """
+    if place()[0]:
+        return
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 

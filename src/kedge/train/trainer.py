@@ -22,11 +22,13 @@ from kedge.train.checkpoint import (
     CheckpointWarning,
     RefusedError,
     differences,
+    digest,
     plain,
     save_json,
     save_weights,
     weights_step,
 )
+from kedge.train.crew import CrewError, joined
 from kedge.train.interrupts import Interrupts
 from kedge.train.part import Batch, Part, Tick
 from kedge.train.progress import Progress, announce
@@ -51,6 +53,9 @@ class Trainer:
     Updates with a non-finite loss or gradient are left out and counted; `patience` of them in a row end the run.
     `accumulate` batches make one step. `checkpoint_every` counts steps, `checkpoint_seconds` time; either may be None.
     `progress` None shows a bar on a terminal, True plain lines elsewhere too, False nothing.
+
+    Where `torchrun` has started several processes, they make each step together: each takes its share of the batch, and
+    the gradients are averaged. The first one writes, and speaks. The weights are those of one process to rounding.
     """
 
     def __init__(
@@ -82,14 +87,14 @@ class Trainer:
         self.recipe = plain(recipe or {}, "recipe")
         self.accumulate, self.log_every, self.shown = accumulate, log_every, progress
         self.checkpoint_every, self.checkpoint_seconds = checkpoint_every, checkpoint_seconds
-        self.precision = precision
-        self.device = self._place(device, compile)
+        self.precision, self.crew = precision, joined()
+        self.device = self._place(self.crew.device(device), compile)
         context = _precision(precision, self.device)
-        self.updaters = [Updater(p, i, seed, steps, patience, context) for i, p in enumerate(self.parts)]
+        self.updaters = [Updater(p, i, seed, steps, patience, context, self.crew) for i, p in enumerate(self.parts)]
         if len({updater.name for updater in self.updaters}) < len(self.updaters):
             raise ValueError(f"parts need names that differ, got {[updater.name for updater in self.updaters]}")
         self.checkpoints = Checkpoints((self.run or Path()) / "state", keep)
-        self.sinks: list[Sink] = [*([] if self.run is None else [CsvFile()]), *sinks]
+        self.sinks: list[Sink] = [*([] if self.run is None else [CsvFile()]), *sinks] if self.crew.first else []
         if sinks and self.run is None:
             raise ValueError("sinks need a run folder: give Trainer(..., run=...)")
         self.step, self.seconds, self.row = 0, 0.0, dict[str, float]()
@@ -105,20 +110,22 @@ class Trainer:
             announce(f"{self.title}: already trained, {self.step} of {self.steps} steps; nothing to do")
             return
         with ExitStack() as stack:
-            interrupts = stack.enter_context(Interrupts())
+            interrupts = stack.enter_context(Interrupts(launched=self.crew.size > 1))
             bar = self._begin(stack)
-            while self.step < self.steps and interrupts.received is None:
+            stop, due = self._agreed(interrupts)
+            while self.step < self.steps and not stop:
                 self.advance()
                 bar.loss = self.row.get(self._label(0) + "loss", bar.loss)
                 bar.tick(self.step)
-                if self.step < self.steps and self._due():  # at the end the last figures come before the checkpoint
+                stop, due = self._agreed(interrupts)
+                if due and self.step < self.steps:  # at the end the last figures come before the checkpoint
                     self._save_or_warn()
             self._end()
             bar.loss = self.row.get(self._label(0) + "loss", bar.loss)
-        if interrupts.received is not None and self.step < self.steps:
+        if stop and self.step < self.steps:
             kept = "run the same command again to go on" if self.run else "nothing is kept, for it has no run folder"
             announce(f"{self.title}: stopped after {self.step} of {self.steps} steps; {kept}")
-            raise SystemExit(128 + interrupts.received)
+            raise SystemExit(128 + stop)
 
     def advance(self) -> None:
         """One step."""
@@ -149,28 +156,39 @@ class Trainer:
         """Takes up what the folder holds: once, since afterwards this object is ahead of it."""
         if self._opened or self.run is None:
             return
-        self._claim(self.run)
-        state = self.checkpoints.load()
+        with self.crew.in_turn():
+            self._claim(self.run)
+            state = self.checkpoints.load()
         if state is not None:
             self.load(state)
             self.checkpoints.tidy()
             # Written after the checkpoint: a crash between the two left those of the checkpoint before.
             self._saved_step = self.step
-            if weights_step(self.run / "weights.safetensors") != self.step:
+            if self.crew.first and weights_step(self.run / "weights.safetensors") != self.step:
                 self._save_weights(self.run)
         self._opened = True
 
     def save(self) -> None:
-        """Writes a checkpoint and the weights, if there is a folder."""
+        """Writes a checkpoint and the weights, if there is a folder. Of several processes, all come here and the first
+        writes.
+        """
         if self.run is None or self._saved_step == self.step:
             return
         self._saved_at = time.monotonic()
-        self.checkpoints.save(self.step, self.state())
-        self._save_weights(self.run)
+        state, failed = self.state(), None
+        if self.crew.first:
+            try:
+                self.checkpoints.save(self.step, state)
+                self._save_weights(self.run)
+            except CheckpointError as error:
+                failed = error
+        if not self.crew.most(failed is not None)[0]:
+            self._saved_step = self.step
+        if failed is not None:
+            raise failed
 
     def _save_weights(self, run: Path) -> None:
         save_weights(run / "weights.safetensors", self.weights(), {"step": str(self.step)})
-        self._saved_step = self.step
 
     def weights(self) -> dict[str, Tensor]:
         """What is to be used afterwards, by parameter; with several parts, under their names."""
@@ -182,12 +200,14 @@ class Trainer:
         return found
 
     def state(self) -> dict[str, Any]:
-        """All that an uninterrupted run would have at this point."""
+        """All that an uninterrupted run would have at this point. Several processes ask for it together."""
+        parts = {updater.name: updater.state() for updater in self.updaters}
+        self._compared(parts)
         return {
             "step": self.step,
             "seconds": self._elapsed(),
             "identity": self.identity(),
-            "parts": {updater.name: updater.state() for updater in self.updaters},
+            "parts": parts,
             "source": self.source.state(),
             "rng": self._get_rng(),
         }
@@ -200,6 +220,8 @@ class Trainer:
             updater.load(state["parts"][updater.name])
         self.source.load(state["source"])
         self.step, self.seconds, self._rng = state["step"], state["seconds"], state["rng"]
+        if not self.crew.first:
+            self._rng = self._rng.get("others", {}).get(str(self.crew.rank), {})
 
     def identity(self) -> dict[str, Any]:
         """What makes this run this run, as JSON. The number of steps is not in it: a run may be prolonged."""
@@ -226,6 +248,8 @@ class Trainer:
         self._since = self._saved_at = time.monotonic()
         if self.step == 0:
             self.save()
+        if self.run is None and self.crew.size > 1:
+            self.state()  # all begin with the same weights, or this raises
         for sink in self.sinks:
             sink.open(self.run or Path(), self.step)
             stack.callback(sink.close)
@@ -243,14 +267,23 @@ class Trainer:
         self.seconds, self._since = self._elapsed(), 0.0
         self._rng = self._get_rng()
 
-    def _get_rng(self) -> dict[str, Tensor]:
-        states = {"cpu": torch.get_rng_state()}
-        return states | ({"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {})
+    def _get_rng(self) -> dict[str, Any]:
+        states: dict[str, Any] = {"cpu": torch.get_rng_state()}
+        states |= {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
+        if self.crew.size == 1:
+            return states
+        every = self.crew.collected(states)
+        mine = every[self.crew.rank]
+        return (
+            mine | {"others": {str(rank): its for rank, its in enumerate(every) if rank}} if self.crew.first else mine
+        )
 
     def _set_rng(self) -> None:
-        """torch's own generators (dropout uses them) begin from the seed or go on from the checkpoint."""
+        """torch's own generators (dropout uses them) begin from the seed, another one in each process, or go on from
+        the checkpoint.
+        """
         if not self._rng:
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed + self.crew.rank)
             return
         torch.set_rng_state(self._rng["cpu"])
         if "cuda" in self._rng and self.device.type == "cuda":
@@ -262,6 +295,7 @@ class Trainer:
         if size != self._size and self._size is not None:
             raise ValueError(f"source: {size} samples at step {self.step} after batches of {self._size}: keep one size")
         self._size = size
+        batch = self.crew.share(batch)
         if all(leaf.device == self.device for _, leaf in named_leaves(batch)):
             return batch
         return tree_map(lambda leaf: leaf.to(self.device) if isinstance(leaf, Tensor) else leaf, batch)
@@ -289,6 +323,24 @@ class Trainer:
         if self.checkpoint_every is not None and self.step % self.checkpoint_every == 0:
             return True
         return self.checkpoint_seconds is not None and time.monotonic() - self._saved_at >= self.checkpoint_seconds
+
+    def _agreed(self, interrupts: Interrupts) -> tuple[int, bool]:
+        """The signal that any process has received (0 for none), and whether it is time for a checkpoint: all of them
+        do the same after the same step.
+        """
+        signal, due = interrupts.received or 0, self._due()
+        if self.crew.size == 1:
+            return signal, due
+        signal, due = self.crew.most(signal, due and self.crew.first)
+        return int(signal), bool(due)
+
+    def _compared(self, parts: Any) -> None:
+        """Makes sure that all processes are where the first one is."""
+        if self.crew.size > 1 and len(set(self.crew.collected(digest([self.step, parts])))) > 1:
+            raise CrewError(
+                f"{self.title}: at step {self.step} its processes differ in weights or statistics: each must begin "
+                "with the same, and a loss take from tick.whole what it gathers over the batch"
+            )
 
     def _save_or_warn(self) -> None:
         """On the way a full disk is no reason to lose the run: the next checkpoint may find room again."""

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kedge.train.checkpoint import CheckpointError
+from kedge.train.crew import Crew
 from kedge.train.meter import Meter
 from kedge.train.optimisers import moved_by, set_rates
-from kedge.train.part import Batch, Figure, Info, Part, Tick
+from kedge.train.part import Backward, Batch, Figure, Info, Part, Tick
 from kedge.train.source import nonfinite, samples
 
 Precision = Callable[[], AbstractContextManager[Any]]
@@ -27,10 +28,17 @@ class DivergenceError(RuntimeError):
 class Updater:
     """Updates one part, and holds what that needs: optimisers, counters, the figures of the next row."""
 
-    def __init__(self, part: Part, index: int, seed: int, steps: int, patience: int, precision: Precision) -> None:
+    def __init__(
+        self, part: Part, index: int, seed: int, steps: int, patience: int, precision: Precision, crew: Crew
+    ) -> None:
         self.part, self.index, self.seed, self.steps = part, index, seed, steps
-        self.patience, self.precision = patience, precision
+        self.patience, self.precision, self.crew = patience, precision, crew
         self.name = part.name or f"part{index}"
+        if crew.size > 1 and not (part.shared and isinstance(part.gradient, Backward)):
+            raise ValueError(
+                f"{self.name}: its batches cannot be shared among {crew.size} processes, for its loss or its gradient "
+                "may couple samples; train it in one process (or say Part(shared=True), where it does not)"
+            )
         self.parameters = part.parameters()
         self.device = self.parameters[0].device
         self.optimisers = part.optimiser.build(part.module)
@@ -42,6 +50,7 @@ class Updater:
         lr = set_rates(self.optimisers, step, self.steps)
         for repeat in range(self.part.repeat):
             mean, infos = self._differentiate(batches, step, repeat * len(batches))
+            mean, infos = self._exchange(mean, infos)
             gradients = self._gradients()
             # The one number that is waited for: without it a bad update could not be held back.
             norm = float(total_norm(gradients) + 0 * mean)
@@ -60,7 +69,7 @@ class Updater:
         total: Tensor | None = None
         infos: list[tuple[str, Figure]] = []
         for offset, batch in enumerate(batches):
-            tick = Tick(step, self.seed, self.index, turn + offset, self.device)
+            tick = Tick(step, self.seed, self.index, turn + offset, self.device, self.crew)
             loss, info = self._loss(batch, tick)
             self.part.gradient(loss, self.parameters, share, tick)
             mean = loss.detach().mean() if loss.ndim else loss.detach()
@@ -69,6 +78,16 @@ class Updater:
         if total is None:
             raise ValueError("a step needs at least one batch")
         return total if share == 1 else total * share, infos
+
+    def _exchange(self, mean: Tensor, infos: list[tuple[str, Figure]]) -> tuple[Tensor, list[tuple[str, Figure]]]:
+        """Where several processes share the batch: the means of gradients, of the loss and of all figures."""
+        if self.crew.size == 1:
+            return mean, infos
+        figures = [torch.as_tensor(figure).detach().double().mean().cpu() for _, figure in infos]
+        mean = mean.clone()
+        self.crew.gradients(self.parameters, mean)
+        self.crew.average(figures)
+        return mean, [(name, figure) for (name, _), figure in zip(infos, figures, strict=True)]
 
     def _loss(self, batch: Batch, tick: Tick) -> tuple[Tensor, Info]:
         with self.precision():
@@ -79,6 +98,8 @@ class Updater:
         if loss.ndim and (loss.ndim > 1 or loss.shape[0] != (samples(batch, "source") or loss.shape[0])):
             want = f"[{samples(batch, 'source') or 'batch'}]"
             raise ValueError(f"{self.name}: a loss is a scalar or {want}, this one has shape {list(loss.shape)}")
+        if not loss.ndim and self.crew.size > 1:
+            raise ValueError(f"{self.name}: a loss that several processes share is [B], a number a sample")
         if not loss.requires_grad:
             raise ValueError(f"{self.name}: its loss depends on no trainable parameter")
         return loss, info

@@ -105,8 +105,9 @@ class Walk:
             state = self._begin(x, told, cond, noise, plan)
         with torch.no_grad():
             state = self._steps(state, plan, 0, free)
-        with torch.enable_grad():
-            state = self._steps(state, plan, free, n, recompute=grad == "checkpoint")
+        if free < n:
+            with torch.enable_grad():
+                state = self._steps(state, plan, free, n, recompute=grad == "checkpoint")
         if not _finite(state.x):
             raise ValueError(self._blame(self._begin(x, told, cond, noise, plan), plan))
         return state
@@ -240,8 +241,10 @@ def sample(
 
 
 def planned(path: GaussianPath, grid: Grid, solver: Solver) -> Plan:
-    """The plan of a walk, remembered where path, grid and solver are plain values."""
-    if all(_is_value(part) for part in (path, grid, solver)):
+    """The plan of a walk, remembered where path, grid and solver are plain values; in a compiled graph it is part of
+    the graph, and torch's compiler warns of what remembers.
+    """
+    if not torch.compiler.is_dynamo_compiling() and all(_is_value(part) for part in (path, grid, solver)):
         return _remembered(path, grid, solver)
     return _plan(path, grid, solver)
 

@@ -27,10 +27,11 @@ SHARE = 25
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command has to say: lines for a person, the same as data for a machine."""
+    """What a command has to say: lines for a person, the same as data for a machine, and the exit code."""
 
     lines: list[str]
     data: dict[str, Any] = field(default_factory=dict)
+    code: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

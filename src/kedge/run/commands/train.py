@@ -57,6 +57,9 @@ class Train(Command):
     def run(self, recipe: Any, name: str) -> Outcome:
         """Opens or makes the data, and trains."""
         device = self.place(wide=getattr(recipe, "width", 0) >= WIDE)
+        from kedge.train import joined
+
+        together = joined()
         task = environment(self.env or "maze2d-large", self.goal) if self.env or not self.data else None
         if self.goal is not None and task is None:
             raise InputError("--goal moves the goal of a maze: give --env as well")
@@ -67,15 +70,16 @@ class Train(Command):
         refuse_another(out, identity(recipe, self.seed, task, self._settings(task)))
         done = _finished(out, recipe)
         if done is None or self.data is not None:
-            self._train(out, recipe, task, device)
+            with together.in_turn():  # the first makes what the others find in the cache
+                logs = self._logs(task)
+            self._train(out, recipe, task, logs, together.device(device))
         lines = [done or f"trained: {short(out)}", f"next: kedge eval {short(out)}"]
         found = {"run": str(out), "recipe": name, "env": task.name if task else None}
         return Outcome(lines, found | {"finished_before": bool(done)})
 
-    def _train(self, out: Path, recipe: Any, task: Any, device: str | None) -> None:
+    def _train(self, out: Path, recipe: Any, task: Any, logs: Any, device: Any) -> None:
         from kedge.recipes.training import check_logs
 
-        logs = self._logs(task)
         if task is not None:
             width = logs.dimensions
             fits(task, width.observation, width.action, f"{self.data or 'the demonstrations'}: the data have")
@@ -108,7 +112,7 @@ def trained(recipe: Any, logs: Any, out: Path, task: Any, seed: int, data: str |
     from kedge.run.recorded import named_for
 
     training = Training(recipe, logs, out, seed=seed, progress=True, task=named_for(out, task), **how)
-    if data is not None:
+    if data is not None and training.trainer.crew.first:
         remember(out, data)
     training.trainer.train()
 

@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from kedge.errors import InputError
+from kedge.run.compare import arms, told_apart
 from kedge.run.notes import titled
 from kedge.run.report.figures import arrivals
 from kedge.run.report.reading import BASELINES, OWN, Evaluated, Run
@@ -95,7 +98,8 @@ def _board(task: str, runs: Sequence[Run]) -> Board:
     means = [row.latched.get(end) for row in found for end in ("mean", "low", "high")] + [score for *_, score in others]
     low, high = _axis([float(mean) for mean in means if mean is not None])
     optimal = beside["optimal"].latched.get("mean") if "optimal" in beside else None
-    own = [_own(run, low, high, optimal) for run in runs]
+    labels = _labels(runs)
+    own = [_own(run, labels.get(run.folder), low, high, optimal) for run in runs]
     groups = [Group("This report" if len(runs) > 1 else "This run", own)]
     for part in held:
         rows = [_beside(key, row, low, high, optimal, part.starts) for key, row in _ordered(part.rows)]
@@ -131,9 +135,18 @@ def _held(runs: Sequence[Run]) -> list[Held]:
     return [group for group in found if group.rows]
 
 
-def _own(run: Run, low: float, high: float, optimal: float | None) -> Row:
+def _labels(runs: Sequence[Run]) -> dict[Path, str]:
+    """What several runs are, where their recipes differ: with the fields in which they do."""
+    try:
+        found = arms([run.folder for run in runs])
+    except InputError:  # what cannot be paired stands side by side all the same
+        return {}
+    return {folder: one.label for one in told_apart(found) for folder in one.runs} if len(found) > 1 else {}
+
+
+def _own(run: Run, label: str | None, low: float, high: float, optimal: float | None) -> Row:
     assert run.evaluated is not None
-    note = titled(str(run.evaluated.summary.get("label", "")), run.evaluated.summary)
+    note = label or titled(str(run.evaluated.summary.get("label", "")), run.evaluated.summary)
     return _row(run.name, "" if note == run.name else note, run.evaluated, (low, high), optimal, "blue", own=True)
 
 
