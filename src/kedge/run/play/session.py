@@ -36,7 +36,7 @@ DRAFT = 25.0
 """Milliseconds that a draft is to take."""
 LEAST = 4
 """Candidates of a draft, at least."""
-HURRY = 0.05
+HURRY = 0.12
 """Seconds for which a full plan waits after a draft."""
 DRAGS = 0.2
 """Seconds after a wish in which time asks for no plan of its own."""
