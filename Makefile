@@ -59,12 +59,10 @@ bench-align: install  ## What alignment does to planners: a queue as well
 	$(call timed,bench-align,$(BIN)/python benchmarks/alignment.py --jobs $(JOBS))
 bench-steer: install  ## What steering does to a trained planner, way by way; minutes, once it is trained
 	$(call timed,bench-steer,$(BIN)/python benchmarks/steering.py)
-
-drill: install  ## Kills, full disks and broken inputs by the thousand: an hour; the result is kept in benchmarks/results
-	$(call timed,drill,$(BIN)/python tools/drill.py --jobs $(JOBS) --out benchmarks/results/drill.json)
-
 bench-export: install  ## A trained planner in other runtimes: make bench-export RUN=runs/fv-large
 	$(call timed,bench-export,$(BIN)/python benchmarks/export.py $(RUN))
+drill: install  ## Kills, full disks and broken inputs by the thousand: an hour; the result is kept in benchmarks/results
+	$(call timed,drill,$(BIN)/python tools/drill.py --jobs $(JOBS) --out benchmarks/results/drill.json)
 
 ##@ The rest
 format: install  ## Formats the code and repairs what the linter can repair
