@@ -333,7 +333,7 @@ def broken(run: Path, name: str, text: str | None) -> None:
         ("recipe.json", '{"recipe": "FV", "fields": {"speed": 1}}', "by another version of FV"),
         ("recipe.json", '{"recipe": "FV", "fields": {"width": 8, "mults": [1, 2]}}', "are not those of its recipe"),
         ("recipe.json", '{"recipe": "FV", "sizes": {"state": 4, "action": 2}}', "are not those of its recipe"),
-        ("recipe.json", '{"recipe": "FV", "fields": 3}', r"recipe.json cannot be used \(fields is not an object\); tr"),
+        ("recipe.json", '{"recipe": "FV", "fields": 3}', r"recipe.json cannot be used \(fields is 3\); train it again"),
         ("recipe.json", "[" * 9999, r"recipe.json cannot be read \(maximum recursion depth"),
         ("recipe.json", '{"environment": {"goal": [1]}}', "environment.goal has 1 numbers, not 2"),
         ("weights.safetensors", None, "has no weights that can be read .*; train it first"),

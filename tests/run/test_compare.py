@@ -147,7 +147,7 @@ def test_what_cannot_be_paired_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"recipe\.json cannot be read"):
         arm(a)
     (a / "recipe.json").write_text("[]")
-    with pytest.raises(InputError, match=r"recipe\.json holds no recipe"):
+    with pytest.raises(InputError, match=r"recipe\.json cannot be used \(all of it is not an object\)"):
         arm(a)
 
 

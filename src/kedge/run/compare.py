@@ -310,10 +310,7 @@ def _recipe(folder: Path) -> dict[str, Any] | None:
     path = folder / "recipe.json"
     if not path.exists():
         return None
-    recipe = read_object(path, FORM)
-    if not isinstance(recipe, dict):
-        raise InputError(f"{path} holds no recipe")
-    return recipe
+    return read_object(path, FORM)
 
 
 def _seed(recipe: dict[str, Any] | None) -> int | None:
