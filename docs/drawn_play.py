@@ -29,9 +29,9 @@ def draw() -> None:
         [MODES[row["mode"]], str(row["moves"]), f"{row['median']:.0f} ms", f"{row['p95']:.0f} ms"]
         for row in found["rows"]
     ]
-    machine = found["machine"]
+    machine, wanted = found["machine"], found["rows"][0]["candidates"]
     about = (
         f"Browser and server on the same {machine['cores']} cores ({machine['cpu']}; load {found['load']:.1f} before), "
-        f"{found['rows'][0]['candidates']} candidates asked for; commit `{found['commit'][:12]}`{found['commit'][40:]}.\n"
+        f"{wanted} candidates asked for; commit `{found['commit'][:12]}`{found['commit'][40:]}.\n"
     )
     write("play", table(head, rows) + "\n" + about)
