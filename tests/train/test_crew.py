@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,15 @@ def test_a_loss_that_may_couple_samples_is_not_shared() -> None:
     Trainer([part], Batches(torch.ones(8, 3), 4), 1).train()
 
 
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """SIGINT does what it does at a terminal: what runs in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_signal_that_a_launcher_repeats_is_only_noted() -> None:
     with Interrupts(launched=True) as interrupts:
         try:
@@ -145,14 +155,10 @@ def test_a_signal_that_a_launcher_repeats_is_only_noted() -> None:
         except KeyboardInterrupt:
             pytest.fail("a signal that was passed on is no impatience")
     assert interrupts.received == signal.SIGINT
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
-    try:
-        with Interrupts():
+    with Interrupts():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
