@@ -110,6 +110,16 @@ def test_actions_are_bitwise_those_of_an_evaluation_in_process_whoever_else_is_s
         assert sum(server.metrics.batches["slow"].counts[1:]) > 0, "some were done together"
 
 
+def test_what_is_served_together_is_steady_and_what_is_served_alone_is_the_agent_itself() -> None:
+    """Whether rounding shows who else was served is chance; that calls have one width is not."""
+    for agent in (drawn_agent(), policy()):
+        assert Server(agent, Limits(batch=1), width=8).agent is agent
+    steady: Any = Server(policy(), Limits(batch=8), width=8).agent
+    assert steady.width == 8
+    planner: Any = Server(drawn_agent(), Limits(batch=2), width=8).agent
+    assert (planner.proposer.width, planner.judge.width) == (8, 8)
+
+
 def test_an_episode_s_memory_is_its_connection_s_and_a_reset_begins_it_again() -> None:
     with Server(Scripted(), seed=40).running() as url, Client(url) as first, Client(url) as second:
         assert first.reset(5) == 5
