@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -130,6 +133,9 @@ class Crew:
 
 ALONE = Crew()
 
+_alone = threading.Event()
+"""Set once another process has ended."""
+
 
 def joined() -> Crew:
     """The processes that `torchrun` has started, joined when this is first asked for; else this one alone."""
@@ -144,6 +150,10 @@ def joined() -> Crew:
 
 
 def _leave() -> None:
+    if _alone.is_set():  # gloo's threads still wait for the other process, and tidying up would end by their abort
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
     if dist.is_initialized():
         with contextlib.suppress(RuntimeError):  # the others may be gone
             dist.destroy_process_group()
@@ -154,6 +164,7 @@ def _together(exchange: Callable[..., Result], *what: Any, **how: Any) -> Result
     try:
         return exchange(*what, **how)
     except RuntimeError as error:
+        _alone.set()
         rank, size = place()
         raise CrewError(
             f"process {rank} of {size}: another process of this training has ended; start all of them again, and they "
