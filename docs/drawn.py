@@ -23,6 +23,8 @@ from sphinx.errors import ExtensionError
 DOCS = Path(__file__).resolve().parent
 DRAWN = DOCS / "_drawn"
 RESULT = DOCS.parent / "benchmarks" / "results" / "kernel.json"
+NOTHING = "*Not measured yet.*\n"
+"""What stands where a result would."""
 
 # Okabe and Ito's palette, which all kinds of colour vision tell apart.
 ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
@@ -287,3 +289,19 @@ def table(head: Sequence[str], rows: Any) -> str:
 def write(name: str, text: str) -> None:
     """A piece of Markdown for a page to include."""
     (DRAWN / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def write_origin(name: str, make: str, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Where the figures of a queue of jobs come from."""
+    if not results:
+        write(name, NOTHING)
+        return
+    commits = sorted({result["commit"].split(" ")[0][:10] for result in results.values()})
+    days = sorted({result["when"][:10] for result in results.values()})
+    machine = next(iter(results.values()))["machine"]
+    write(
+        name,
+        f"{len(results)} results of `make {make}`, {' to '.join(dict.fromkeys((days[0], days[-1])))}, at commit "
+        f"{', '.join(f'`{commit}`' for commit in commits)}, on {machine['cores']} cores ({machine['cpu']}), one thread "
+        "a job.\n",
+    )

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawn import COLOURS, DOCS, MARKERS, Page, figure_of, plain, table, write
+from drawn import COLOURS, DOCS, MARKERS, NOTHING, Page, figure_of, plain, table, write, write_origin
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 
 from kedge.run.statistics import Interval, interval, paired
 
 STORED = DOCS.parent / "benchmarks" / "results" / "align"
-NOTHING = "*Not measured yet.*\n"
 METHODS = {
     "vmpo": "VMPO, leave-one-out",
     "vmpo-group": "VMPO, mean of the group",
@@ -57,27 +56,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
 def draw(stored: Path = STORED) -> None:
     """All of it."""
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(stored.glob("*.json"))}
-    draw_origin(results)
+    write_origin("align_origin", "bench-align", results)
     draw_frontier(results)
     draw_planners(results)
     draw_throughput(results)
     draw_finetuned(results)
-
-
-def draw_origin(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Where the figures come from."""
-    if not results:
-        write("align_origin", NOTHING)
-        return
-    commits = sorted({result["commit"].split(" ")[0][:10] for result in results.values()})
-    days = sorted({result["when"][:10] for result in results.values()})
-    machine = next(iter(results.values()))["machine"]
-    write(
-        "align_origin",
-        f"{len(results)} results of `make bench-align`, {' to '.join(dict.fromkeys((days[0], days[-1])))}, at commit "
-        f"{', '.join(f'`{commit}`' for commit in commits)}, on {machine['cores']} cores ({machine['cpu']}), one thread "
-        "a job.\n",
-    )
 
 
 # Where everything is known
@@ -119,7 +102,7 @@ def draw_frontier(results: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _of(result: Mapping[str, Any], scene: str) -> list[Mapping[str, Any]]:
     """The rows of one scene."""
-    return [row for row in result["rows"] if row.get("scene", "modes") == scene]
+    return [row for row in result["rows"] if row["scene"] == scene]
 
 
 def _nats(found: Mapping[str, Mapping[str, Any]], scene: str) -> str:

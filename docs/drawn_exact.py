@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from drawn import COLOURS, MARKERS, Page, figure_of, plain, table, write
+from drawn import COLOURS, MARKERS, NOTHING, Page, figure_of, plain, table, write
 from matplotlib.figure import Figure
 
 NAMES = {
@@ -25,7 +25,7 @@ def draw_exact(results: Mapping[str, Mapping[str, Any]]) -> None:
     found = {name: results[f"exact-{name}"] for name in NAMES if f"exact-{name}" in results}
     if not found:
         for piece in ("fv_exact", "fv_exact_figure"):
-            write(piece, "*Not measured yet.*\n")
+            write(piece, NOTHING)
         return
     rows = [[NAMES[name], *(_cell(result, arm) for arm in ARMS)] for name, result in found.items()]
     seeds = max(len(_nats(result, REFERENCE)) for result in found.values())

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from drawn import DOCS, table, write
+from drawn import DOCS, NOTHING, table, write
 from sphinx.application import Sphinx
 
 RESULT = DOCS.parent / "benchmarks" / "results" / "export.json"
@@ -23,7 +23,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 def draw() -> None:
     """The table, and what was measured."""
     if not RESULT.is_file():
-        write("export", "*Not measured yet.*\n")
+        write("export", NOTHING)
         return
     found = json.loads(RESULT.read_text(encoding="utf-8"))
     rows = [_row(row) for row in found["rows"]]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawn import COLOURS, DOCS, MARKERS, Page, figure_of, plain, table, write
+from drawn import COLOURS, DOCS, MARKERS, NOTHING, Page, figure_of, plain, table, write
 from drawn_exact import draw_exact
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,7 +34,6 @@ MAIN = ("vp", "vp-2m", "uniform", "min-snr", "head", "polynomial")
 REFERENCE = "uniform"
 SCALES = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 """Noise scales that the table of held-out errors names; the figure has the second, the fourth and the fifth."""
-NOTHING = "*Not measured yet.*\n"
 
 NAMES = {
     "vp": "VP + eps, DDIM, even times",

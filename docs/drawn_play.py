@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from drawn import DOCS, table, write
+from drawn import DOCS, NOTHING, table, write
 from sphinx.application import Sphinx
 
 RESULT = DOCS.parent / "benchmarks" / "results" / "play.json"
@@ -21,7 +21,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 def draw() -> None:
     """The table, and where it comes from."""
     if not RESULT.is_file():
-        write("play", "*Not measured yet.*\n")
+        write("play", NOTHING)
         return
     found = json.loads(RESULT.read_text(encoding="utf-8"))
     head = ["while the goal is dragged", "answers", "median", "95 % within"]

@@ -9,11 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from drawn import DOCS, table, write
+from drawn import DOCS, NOTHING, table, write
 from sphinx.application import Sphinx
 
 STORED = DOCS.parent / "benchmarks" / "results" / "serve.json"
-NOTHING = "*Not measured yet.*\n"
 HEAD = [
     "agent", "batch", "actions a second", "p50, p95, p99 of all, ms", "... of a network's, ms", "done together",
     "answers", "lost, mixed up, wrong",

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawn import DOCS, table, write
+from drawn import DOCS, NOTHING, table, write, write_origin
 from sphinx.application import Sphinx
 
 from kedge.run.statistics import interval
 
 STORED = DOCS.parent / "benchmarks" / "results" / "steer"
-NOTHING = "*Not measured yet.*\n"
 WAYS = {
     "random": "random sampling",
     "push": "output perturbation",
@@ -43,26 +42,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
 def draw(stored: Path = STORED) -> None:
     """All of it."""
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(stored.glob("*.json"))}
-    draw_origin(results)
+    write_origin("steer_origin", "bench-steer", results)
     for to in ("sketch", "point"):
         draw_plans(to, results.get(f"plans-{to}"), results.get("times"))
     draw_acted(results.get("acted-zone"))
-
-
-def draw_origin(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Where the figures come from."""
-    if not results:
-        write("steer_origin", NOTHING)
-        return
-    commits = sorted({result["commit"].split(" ")[0][:10] for result in results.values()})
-    days = sorted({result["when"][:10] for result in results.values()})
-    machine = next(iter(results.values()))["machine"]
-    write(
-        "steer_origin",
-        f"{len(results)} results of `make bench-steer`, {' to '.join(dict.fromkeys((days[0], days[-1])))}, at commit "
-        f"{', '.join(f'`{commit}`' for commit in commits)}, on {machine['cores']} cores ({machine['cpu']}), one thread "
-        "a job.\n",
-    )
 
 
 def draw_plans(to: str, found: Mapping[str, Any] | None, times: Mapping[str, Any] | None) -> None:
