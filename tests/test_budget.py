@@ -32,8 +32,11 @@ def suite(pytester: pytest.Pytester, tests: str, folder: str = "tests", **limits
 
 
 def run(pytester: pytest.Pytester, workers: tuple[str, ...]) -> pytest.RunResult:
-    start = pytester.runpytest_subprocess if workers else pytester.runpytest_inprocess
-    return start("-p", "no:cacheprovider", *workers)
+    if not workers:
+        return pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    with pytest.MonkeyPatch.context() as patched:  # three processes that import every plugin take ten times as long
+        patched.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "xdist", *workers)
 
 
 @PARALLEL
@@ -80,27 +83,56 @@ def test_module_that_leaves_itself_out_is_red(pytester: pytest.Pytester, workers
     result.stdout.fnmatch_lines(["*does not list: could not import 'not_there_at_all'*"])
 
 
+BUSY = """
+def busy(seconds):
+    begun = time.process_time()
+    while time.process_time() < begun + seconds:
+        pass
+"""
+
+
 @PARALLEL
-def test_slow_system_is_red_and_its_fixtures_count(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
+def test_dear_system_is_red_and_its_fixtures_and_processes_count(
+    pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
     suite(
         pytester,
-        """
+        BUSY
+        + """
 @pytest.fixture
-def model(): time.sleep(0.6)
-def test_long(): time.sleep(1.1)
-def test_long_with_its_fixture(model): time.sleep(0.6)
-def test_quick(): pass
+def model(): busy(0.35)
+def test_dear(): busy(0.6)
+def test_dear_with_its_fixture(model): busy(0.35)
+def test_dear_by_a_process():
+    import subprocess, sys
+    subprocess.run([sys.executable, "-c", "import time\\nwhile time.process_time() < 0.6: pass"], check=True)
+def test_cheap(): busy(0.1)
 """,
         folder="tests/systems",
-        system=1.0,
+        system=0.5,
+        patience=100,
     )
     result = run(pytester, workers)
-    result.assert_outcomes(failed=2, passed=1)
-    result.stdout.fnmatch_lines_random(["took 1.? s with its fixtures; a test of a system has 1 s"])
+    result.assert_outcomes(failed=3, passed=1)
+    result.stdout.fnmatch_lines_random(["cost 0.? s of a processor, * a test of a system has 0.5 and 50 s"])
+
+
+@PARALLEL
+def test_waiting_is_free_up_to_a_limit(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
+    suite(
+        pytester,
+        "def test_waits(): time.sleep(0.6)\ndef test_waits_too_long(): time.sleep(1.6)\n",
+        folder="tests/systems",
+        system=0.3,
+        patience=5,
+    )
+    result = run(pytester, workers)
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["cost 0.? s of a processor, 1.? s by the clock*"])
 
 
 def test_slow_test_elsewhere_is_not_a_system(pytester: pytest.Pytester) -> None:
-    suite(pytester, "def test_long(): time.sleep(0.4)\n", folder="tests/system", system=0.3)
+    suite(pytester, "def test_long(): time.sleep(0.4)\n", folder="tests/system", system=0.1, patience=2)
     run(pytester, ()).assert_outcomes(passed=1)
 
 
