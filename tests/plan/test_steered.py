@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from kedge.constrain import OutsideBox
 from kedge.data import Normaliser
 from kedge.errors import InputError
 from kedge.paths import Trig
 from kedge.plan import Agent, Chase, Judge, Planner
+from kedge.plan.barred import Barred
 from kedge.plan.planner import Nearby
 from kedge.steer import (
     Along,
@@ -54,6 +56,27 @@ def test_plans_come_nearer_and_begin_where_we_are(way: Way) -> None:
         assert np.abs(plan.states[0, :, 0] - HERE).max() < 1e-6
         by_hand = to(torch.from_numpy(plan.states[0]))
         np.testing.assert_allclose(np.asarray(plan.xi)[0], by_hand.numpy(), rtol=1e-6)
+
+
+def test_plans_within_constraints_are_the_only_ones_followed() -> None:
+    """Of all candidates that satisfy them, and no other; what else is barred counts as it did."""
+    zone = OutsideBox(2.0, 1.0, 3.0, 3.0)
+    first = agent()
+    assert float((zone.missed(torch.from_numpy(first.plan(HERE).states)) > 0).float().mean()) > 0.3
+    held = first.within(zone, tighten=0.1)
+    states = torch.from_numpy(held.plan(HERE).states)
+    assert float(zone.missed(states).max()) == 0
+    assert float(zone.tightened(0.1).missed(states).max()) < 1e-5
+    assert np.abs(states[0, :, 0].numpy() - HERE).max() < 1e-6
+    other = Barred(((4.0, -50.0, 50.0, 50.0),))
+    both = replace(first, judge=replace(first.judge, barred=other)).within(zone).judge
+    plain = torch.from_numpy(first.plan(HERE).states)
+    assert torch.equal(both.crossings(plain), other.crossings(plain) + (zone.missed(plain) > 1e-4).long())
+
+
+def test_constraints_want_a_planner_that_denoises() -> None:
+    with pytest.raises(InputError, match="does not denoise its plans, so that there is no walk"):
+        agent_of().within(OutsideBox(0.0, 0.0, 1.0, 1.0))
 
 
 def test_nothing_is_built_and_nothing_stays() -> None:

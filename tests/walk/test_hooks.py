@@ -215,6 +215,25 @@ def test_projected_estimates_lie_on_the_constraint(name: str) -> None:
     assert bool((projected.norm(dim=1) <= 1 + 1e-12).all())
 
 
+def test_projection_below_a_noise_scale_leaves_what_is_above() -> None:
+    """And tells how far it has moved each sample."""
+    x, record, levels = 5 * start(VP, 1.0, (8, 2)), Record(), GRID.levels(VP).rows()
+    below = float(VP.noise_scale(levels[-2]))
+
+    def small(x: Any) -> Tensor:
+        return 0.1 * ball(10 * x)
+
+    end = Walk(Spy(VP), DDPM(), GRID, [Project(small, below=below), record]).run(x, seeds=1)
+    moved = [(step.drawn - kept).square().sum(1) for step, kept in zip(record.steps, record.x[1:], strict=True)]  # type: ignore[operator]
+    assert not any(bool(m.any()) for m in moved[:-2])
+    assert bool(moved[-2].any())
+    torch.testing.assert_close(end.notes["projected"], sum(moved), rtol=0, atol=1e-12)
+    D = Spy(VP, lambda x, t: 3 * x)
+    late = kedge.sample(D, x, GRID, DDPM(), [Project(small, on="clean", below=below)], seeds=1)
+    by_hand = Spy(VP, lambda x, t: small(3 * x) if float(VP.noise_scale(t)) <= below else 3 * x)
+    assert torch.equal(late, kedge.sample(by_hand, x, GRID, DDPM(), seeds=1))
+
+
 def test_projection_may_forget() -> None:
     """Without memory a multistep solver is of first order: the walk of order 1, projected."""
     D = mixture().denoiser(VP)

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from kedge.constrain import Constraint, Feasible
 from kedge.errors import InputError
 from kedge.guide import Guide
-from kedge.plan.barred import best
+from kedge.plan.barred import Unmet, best
 from kedge.plan.follow import Follower, Invert
 from kedge.plan.judge import Judge
 from kedge.plan.plan import Plan
@@ -173,6 +174,22 @@ class Agent:
                 "OutputPerturbation and PostHocRanking"
             )
         return replace(self, steering=steering)
+
+    def within(self, *constraints: Constraint, tighten: float | int = 0.0) -> Agent:
+        """The same agent, whose plans satisfy these constraints; nothing is trained.
+
+        In the second half of every walk each candidate is replaced by the nearest that satisfies them, and of
+        the candidates one that does is followed. Plans hold `tighten` more distance, for what the follower is off.
+
+        Args:
+            constraints: of `kedge.constrain`, in the data's own units, on all the numbers of a state.
+            tighten: in the same units.
+        """
+        if not isinstance(self.proposer, Planner):
+            raise InputError(f"{self.name} does not denoise its plans, so that there is no walk to hold to constraints")
+        held = Feasible(constraints, float(tighten))
+        judge = replace(self.judge, barred=Unmet(held, self.judge.barred))
+        return replace(self, proposer=replace(self.proposer, feasible=held), judge=judge)
 
     def steady(self, width: int = 32) -> Agent:
         """The same agent, whose networks hear so many samples in every call: what an episode comes to does not depend,

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from kedge.constrain import Feasible
+
 Box = tuple[float, float, float, float]
 """x from, y from, x to, y to."""
 
@@ -46,6 +48,20 @@ class Barred:
             began = ((a > low) & (a < high)).all(-1).long().cumprod(-1)
             counts += ((enters < leaves) & (began == 0)).sum(-1)
         return counts
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """Constraints that a plan may miss by `most` at the worst, in the data's own units, and what else is barred."""
+
+    feasible: Feasible
+    other: Barred | Unmet | None = None
+    most: float = 1e-4
+
+    def crossings(self, states: Float[Tensor, "*b h s"]) -> Int64[Tensor, "*b"]:
+        """1 for a trajectory that misses them, and what the rest counts."""
+        missed = (self.feasible.missed(states) > self.most).long()
+        return missed if self.other is None else missed + self.other.crossings(states)
 
 
 def best(score: Float[Tensor, "b n"], crossings: Int64[Tensor, "b n"] | None = None) -> Int64[Tensor, " b"]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from kedge.constrain import Feasible
 from kedge.data import Normaliser
 from kedge.denoise import Estimator, as_estimator
 from kedge.guide import Guide
@@ -52,6 +53,7 @@ class Planner:
     nearby:      candidates near the last plan, if any are wanted
     guides:      what pulls the denoiser, innermost first; each sees trajectories as the network does
     steering:    what plans are to come to, and how, in the data's own units
+    feasible:    what they have to satisfy, in the data's own units
     heeds:       whether the denoiser knows what to do with a goal: one that was never shown an end does not
     """
 
@@ -70,6 +72,7 @@ class Planner:
     hooks: Sequence[Hook] = ()
     heeds: bool = True
     steering: Steering | None = None
+    feasible: Feasible | None = None
 
     @property
     def guided(self) -> Estimator:
@@ -139,10 +142,18 @@ class Planner:
         self, mask: Tensor, values: Float[Tensor, "k h d"], grid: Grid | None = None, watch: Sequence[Hook] = ()
     ) -> Walk:
         """What makes trajectories of noise: what is under `mask` is held to `values`, as `known` gives them."""
-        walk = Walk(self.guided, self.solver, grid or self.grid, [*self.hooks, Pin(mask, values), *watch])
+        grid = grid or self.grid
+        held = [] if self.feasible is None else [self.feasible.hook(self.normaliser, mask, values, self._late(grid))]
+        walk = Walk(self.guided, self.solver, grid, [*self.hooks, *held, Pin(mask, values), *watch])
         if self.steering is None:
             return walk
         return self.steering.way.walk(walk, self.steering.objective, self.normaliser)
+
+    def _late(self, grid: Grid) -> float:
+        """The noise scale after which half of the steps are still to come."""
+        path = as_estimator(self.denoiser).path
+        rows = grid.levels(path).rows()
+        return float(path.noise_scale(rows[len(rows) // 2]))
 
     def start(
         self,
