@@ -3,6 +3,7 @@
 from gymnasium.envs.registration import register
 
 from kedge.envs.chores import SETS, Chores
+from kedge.envs.cook import Cook
 from kedge.envs.kitchen import Kitchen
 from kedge.envs.kitchens import Kitchens
 from kedge.envs.layout import Layout
@@ -12,7 +13,7 @@ from kedge.envs.task import Controller, Planned, Simulator, Task
 from kedge.envs.waypoints import Waypoints
 
 __all__ = [
-    "Chores", "Controller", "Kitchen", "Kitchens", "Layout", "Maze2D", "Mazes", "Planned", "Simulator", "Task",
+    "Chores", "Controller", "Cook", "Kitchen", "Kitchens", "Layout", "Maze2D", "Mazes", "Planned", "Simulator", "Task",
     "Waypoints",
 ]  # fmt: skip
 

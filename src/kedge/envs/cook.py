@@ -89,11 +89,11 @@ def microwave(rng: np.random.Generator) -> list[Move]:
     """Takes the handle and pulls it round the hinge."""
     far, site, way = -rng.uniform(0.62, 0.72), "microhandle_site", (0.4, 0.2)
     return [
-        Move(beside(site, 0, -0.09, 0), fingers=OPEN, facing=way),
-        Move(beside(site, 0, 0.015, 0), near=0.012, fingers=OPEN, speed=0.4, facing=way),
-        Move(beside(site, 0, 0.015, 0), rest=3, facing=way),
-        Move(swung(site, "microwave", -0.25), near=0, speed=0.3, until=lambda p: p[22] < far, steps=40, facing=way),
-        Move(beside(site, 0.03, -0.10, 0), fingers=OPEN, steps=20, facing=way),
+        Move(beside(site, 0.0, -0.09, 0.0), fingers=OPEN, facing=way),
+        Move(beside(site, 0.0, 0.015, 0.0), near=0.012, fingers=OPEN, speed=0.4, facing=way),
+        Move(beside(site, 0.0, 0.015, 0.0), rest=3, facing=way),
+        Move(swung(site, "microwave", -0.25), near=0.0, speed=0.3, until=lambda p: p[22] < far, steps=40, facing=way),
+        Move(beside(site, 0.03, -0.10, 0.0), fingers=OPEN, steps=20, facing=way),
     ]
 
 
@@ -106,7 +106,7 @@ def kettle(rng: np.random.Generator) -> list[Move]:
 
     return [
         Move(before(0.20), facing=way),
-        Move(before(0.06), near=0, speed=0.35, until=lambda p: p[24] > far, steps=50, facing=way),
+        Move(before(0.06), near=0.0, speed=0.35, until=lambda p: p[24] > far, steps=50, facing=way),
         back(0.2),
     ]
 
@@ -130,9 +130,9 @@ def slide(rng: np.random.Generator) -> list[Move]:
     """Pushes the handle to the right."""
     far, site = rng.uniform(0.25, 0.35), "slide_site"
     return [
-        Move(beside(site, -0.08, -0.07, 0)),
-        Move(beside(site, -0.07, 0.02, 0), near=0.02),
-        Move(beside(site, 0.08, 0.02, 0), near=0, speed=0.5, until=lambda p: p[19] > far, steps=30),
+        Move(beside(site, -0.08, -0.07, 0.0)),
+        Move(beside(site, -0.07, 0.02, 0.0), near=0.02),
+        Move(beside(site, 0.08, 0.02, 0.0), near=0.0, speed=0.5, until=lambda p: p[19] > far, steps=30),
         back(0.15),
     ]
 
@@ -154,7 +154,7 @@ def knob(site: str, joint: int) -> Script:
         return [
             Move(on(-0.075, -0.07, z, 1.0)),
             Move(on(-0.06, 0.01, z, 1.0), near=0.012, steps=20),
-            Move(on(0.2, 0.01, z + 0.01, 0.5), near=0, speed=0.5, until=lambda p: p[joint] < far, steps=20),
+            Move(on(0.2, 0.01, z + 0.01, 0.5), near=0.0, speed=0.5, until=lambda p: p[joint] < far, steps=20),
             back(0.12),
         ]
 
@@ -175,21 +175,21 @@ def hinge(rng: np.random.Generator) -> list[Move]:
         return place
 
     return [
-        Move(beside(site, 0.03, -0.09, 0), fingers=OPEN, facing=way),
-        Move(beside(site, -0.01, 0.03, 0), near=0.012, fingers=OPEN, speed=0.4, facing=way),
-        Move(beside(site, -0.01, 0.03, 0), rest=2, facing=way),
+        Move(beside(site, 0.03, -0.09, 0.0), fingers=OPEN, facing=way),
+        Move(beside(site, -0.01, 0.03, 0.0), near=0.012, fingers=OPEN, speed=0.4, facing=way),
+        Move(beside(site, -0.01, 0.03, 0.0), rest=2, facing=way),
         Move(
             swung(site, "hinge cabinet", 0.25),
-            near=0,
+            near=0.0,
             speed=0.25,
             until=lambda p: p[21] > 0.5,
             steps=25,
-            facing=(0, 0.7),
+            facing=(0.0, 0.7),
         ),
         Move(door(0.33, -0.24), near=0.04, fingers=OPEN, steps=12, facing=way),
         Move(door(0.47, -0.14), near=0.04, steps=15, facing=straight),
         Move(door(0.43, 0.06), steps=20, facing=straight),
-        Move(door(0.30, 0.05, 0.3), near=0, until=lambda p: p[21] > far, steps=40),
+        Move(door(0.30, 0.05, 0.3), near=0.0, until=lambda p: p[21] > far, steps=40),
         back(0.15),
     ]
 
@@ -249,9 +249,11 @@ class Cook:
     def send(self, chores: Sequence[Sequence[str]], seeds: Sequence[int]) -> None:
         """Begins an episode for each seed, each with chores of its own."""
         rngs = [np.random.default_rng([STREAM, int(seed)]) for seed in seeds]
-        self._episodes = [
-            _Episode(rng, list(some), float(rng.uniform(*PACE))) for rng, some in zip(rngs, chores, strict=True)
-        ]
+        self._episodes = [_begun(some, rng) for some, rng in zip(chores, rngs, strict=True)]
+
+    def send_one(self, episode: int, chores: Sequence[str], rng: np.random.Generator) -> None:
+        """Begins one episode anew; the others go on."""
+        self._episodes[episode] = _begun(chores, rng)
 
     @property
     def finished(self) -> Bool[np.ndarray, " n"]:
@@ -309,3 +311,7 @@ class Cook:
             return True
         episode.rested += bool(np.linalg.norm(self._there(episode, move) - self._arm.tip) <= move.near)
         return episode.rested > move.rest
+
+
+def _begun(chores: Sequence[str], rng: np.random.Generator) -> _Episode:
+    return _Episode(rng, list(chores), float(rng.uniform(*PACE)))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 from jaxtyping import Float, Float64, UInt8
 
+from kedge.data import Trajectories
 from kedge.envs.chores import HORIZON, OBJECTS, ROBOT, Chores
+from kedge.envs.cook import Cook
 from kedge.envs.franka import NOISE, STEP, compiled, mj
+from kedge.envs.kitchen_demonstrations import STEPS, demonstrate_kitchen
 from kedge.envs.kitchens import Kitchens
 
 BOUND = 8.0
@@ -108,6 +112,25 @@ class Kitchen(gymnasium.Env[np.ndarray, np.ndarray]):
     def score(self, returns: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Returns in per cent: all chores done is 100. For D4RL's tasks that is D4RL's normalised score."""
         return np.asarray(100 * returns / len(self.chores.which))
+
+    @property
+    def most(self) -> float:
+        """The return of an episode in which all is done."""
+        return float(len(self.chores.which))
+
+    def controller(self) -> Cook:
+        """The scripted cook, which the demonstrations are from."""
+        return Cook(self.chores)
+
+    def demonstrations(
+        self,
+        steps: int = STEPS,
+        seed: int = 0,
+        cache: str | os.PathLike[str] | Literal[False] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Trajectories:
+        """What the scripted cook does in 21 orders of four chores: see `demonstrate_kitchen`."""
+        return demonstrate_kitchen(self.chores, steps, seed, cache, progress)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_renderer": None}

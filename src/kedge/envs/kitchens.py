@@ -70,6 +70,12 @@ class Kitchens:
         self._left[:] = True
         return self._look()
 
+    def begin_one(self, copy: int, rng: np.random.Generator) -> Float[np.ndarray, " 60"]:
+        """Begins an episode in one copy; the others go on."""
+        self._rngs[copy], self._now[copy], self._left[copy] = rng, begun(), True
+        self._seen[copy] = begun()[QPOS] + self.noise * AMPLITUDES * _drawn(rng)
+        return np.concatenate([self._seen[copy], self.chores.goal])
+
     def place(self, positions: Float[np.ndarray, "n 30"]) -> Float[np.ndarray, "n 60"]:
         """Puts everything to these positions, at rest; chores that were done stay so."""
         for row, there in zip(self._now, positions, strict=True):
