@@ -15,6 +15,8 @@ from kedge.envs.franka import STANDING
 from kedge.envs.kitchen_demonstrations import ORDERS, rewarded
 from kedge.envs.reaching import JOINTS, Arm, facing
 from kedge.envs.task import Counted
+from kedge.errors import InputError
+from kedge.run.commands.command import environment
 
 
 def solved(chores: list[str], seeds: list[int], steps: int) -> np.ndarray:
@@ -130,6 +132,15 @@ def test_demonstrations_are_what_was_seen_and_done(tmp_path: Path, monkeypatch: 
     assert len(Kitchen("partial").demonstrations(15, seed=4, cache=tmp_path)) == 18  # from the same stream
     with pytest.raises(AssertionError, match="cooked again"):
         kitchen.demonstrations(15, seed=5, cache=tmp_path)
+
+
+def test_a_kitchen_is_an_environment_to_evaluate_in() -> None:
+    """Not yet one to train for: the recipes' demonstrations are those of mazes."""
+    assert environment("kitchen-mixed", kitchens=True).name == "kitchen-mixed"
+    with pytest.raises(InputError, match="did you mean kitchen-mixed"):
+        environment("kitchen-mixd", kitchens=True)
+    with pytest.raises(InputError, match="no such environment"):
+        environment("kitchen-mixed")
 
 
 def test_an_evaluation_counts_what_is_done() -> None:
