@@ -106,19 +106,19 @@ def test_partial_is_among_the_orders_and_mixed_is_not() -> None:
 
 
 def test_demonstrations_are_what_was_seen_and_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Episodes of six steps, more than run at once. The first is made again by itself, from its number."""
+    """Episodes of six steps, more than run at once. One is made again by itself, from its number."""
     monkeypatch.setattr(kitchen_demonstrations, "HORIZON", 6)
     monkeypatch.setattr(kitchen_demonstrations, "BESIDE", 2)
     kitchen = Kitchen("mixed")
     logs = kitchen.demonstrations(15, seed=4, cache=tmp_path)
     assert logs.ends.tolist() == [6, 12, 18]
     assert logs.provenance["source"].startswith("kedge: scripted kitchen demonstrations")
-    noise, hand, order = np.random.SeedSequence([4, 2]).spawn(3)
+    noise, hand, order = np.random.SeedSequence([4, 1]).spawn(3)
     kitchens, cook = Kitchens("mixed", 1), Cook("mixed")
     cook.reset([0])
     cook.send_one(0, ORDERS[np.random.default_rng(order).integers(21)], np.random.default_rng(hand))
     seen = kitchens.begin([np.random.default_rng(noise)])
-    for t in range(12, 18):
+    for t in range(6, 12):
         np.testing.assert_array_equal(logs.observations[t], seen[0].astype(np.float32))
         action = cook.act(seen).astype(np.float32)
         np.testing.assert_array_equal(logs.actions[t], action[0])

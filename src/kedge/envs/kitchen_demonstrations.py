@@ -34,11 +34,12 @@ _LETTERS = {chore[0]: chore for chore in CHORES}
 ORDERS = tuple(
     tuple(_LETTERS[letter] for letter in order)
     for order in (
-        *("kbhs", "kbls", "klhs", "ktbs", "ktls", "mbhs", "mbls", "mkbh", "mkbs", "mkhs", "mkls"),
-        *("mkth", "mktl", "mtbh", "mtbs", "tbhs", "tbls", "kblh", "ktbh", "ktbl", "mtlh"),
+        *("kbsh", "kbls", "klsh", "ktbs", "ktls", "mbsh", "mbls", "mkbh", "mkbs", "mksh", "mkls"),
+        *("mkth", "mktl", "mtbh", "mtbs", "tbsh", "tbls", "kblh", "ktbh", "ktbl", "mtlh"),
     )
 )
-"""Four chores in order, as those who made D4RL's demonstrations were asked for them. One of them is partial's; none has
+"""Four chores in order, as those who made D4RL's demonstrations were asked for them, but with the hinge cabinet last: the
+cook takes a hundred steps for it, and would have none left for the sliding door. One of them is partial's; none has
 all of mixed's.
 """
 
