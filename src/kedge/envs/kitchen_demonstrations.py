@@ -38,8 +38,8 @@ ORDERS = tuple(
         *("mkth", "mktl", "mtbh", "mtbs", "tbsh", "tbls", "kblh", "ktbh", "ktbl", "mtlh"),
     )
 )
-"""Four chores in order, as those who made D4RL's demonstrations were asked for them, but with the hinge cabinet last: the
-cook takes a hundred steps for it, and would have none left for the sliding door. One of them is partial's; none has
+"""Four chores in order, as those who made D4RL's demonstrations were asked for them, but with the hinge cabinet last:
+the cook takes a hundred steps for it, and would have none left for the sliding door. One of them is partial's; none has
 all of mixed's.
 """
 
