@@ -2,13 +2,23 @@
 
 from gymnasium.envs.registration import register
 
+from kedge.envs.chores import SETS, Chores
+from kedge.envs.cook import Cook
+from kedge.envs.kitchen import Kitchen
+from kedge.envs.kitchens import Kitchens
 from kedge.envs.layout import Layout
 from kedge.envs.maze2d import Maze2D
 from kedge.envs.mazes import Mazes
 from kedge.envs.task import Controller, Planned, Simulator, Task
 from kedge.envs.waypoints import Waypoints
 
-__all__ = ["Controller", "Layout", "Maze2D", "Mazes", "Planned", "Simulator", "Task", "Waypoints"]
+__all__ = [
+    "Chores", "Controller", "Cook", "Kitchen", "Kitchens", "Layout", "Maze2D", "Mazes", "Planned", "Simulator", "Task",
+    "Waypoints",
+]  # fmt: skip
 
 for _name in Layout.known():
     register(f"kedge/Maze2D-{_name}-v1", entry_point="kedge.envs.maze2d:Maze2D", kwargs={"layout": _name})
+
+for _name in SETS:
+    register(f"kedge/Kitchen-{_name}-v1", entry_point="kedge.envs.kitchen:Kitchen", kwargs={"chores": _name})

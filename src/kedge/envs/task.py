@@ -51,6 +51,16 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Counted(Task, Protocol):
+    """A task of several parts, each rewarded once. What counts is how many are done, and not how soon."""
+
+    @property
+    def most(self) -> float:
+        """The return of an episode in which all is done: it is solved then, and not before."""
+        ...
+
+
 @dataclass(frozen=True)
 class Planned:
     """Plans made at one moment, for some of the episodes: kept to be looked at, never to act on.

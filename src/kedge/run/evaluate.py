@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from kedge.envs.task import Controller, Planned, Simulator, Task
+from kedge.envs.task import Controller, Counted, Planned, Simulator, Task
 from kedge.errors import InputError
 from kedge.run.abreast import all_done
 from kedge.run.feasibility import REACH, Walls, feasibility
@@ -64,7 +64,8 @@ def evaluate(
 ) -> Scores:
     """Runs episodes with the seeds `first_seed`, `first_seed + 1`, ..., and keeps every one of them.
 
-    An episode is solved by its first reward above 0. From then on it is no longer active and `hold` acts in it, the
+    A `Counted` task's episode is solved when all of it is done; its latched return is its raw one, and nothing holds.
+    Any other is solved by its first reward above 0. From then on it is no longer active and `hold` acts in it, the
     same for every agent; the default is for states that are (position, velocity). With `hold=None` the agent goes on.
     `stop_when_solved` ends where all episodes of a batch are solved; there the raw return is then not known.
 
@@ -81,6 +82,7 @@ def evaluate(
         given = f"{episodes}, {BATCH if batch is None else batch} and {jobs}"
         raise InputError(f"evaluate: episodes, batch and jobs must be 1 or more, got {given}")
     controller = agent if isinstance(agent, Controller) else agent.controller()
+    hold = None if isinstance(task, Counted) else hold
     sizes = _sizes(episodes, min(batch or BATCH, -(-episodes // jobs)))
     seeds = np.split(np.arange(first_seed, first_seed + episodes), np.cumsum(sizes)[:-1])
     todo = [_Run(task, some.tolist(), hold, stop_when_solved) for some in seeds]
@@ -161,7 +163,8 @@ class _Run:
                 break
             actions = self._actions(controller, solved, observations, step)
             observations, rewards = simulator.step(actions)
-            first = (self.solved_at < 0) & (rewards > 0)
+            solves = self.raw + rewards >= self.task.most if isinstance(self.task, Counted) else rewards > 0
+            first = (self.solved_at < 0) & solves
             self.solved_at[first], solved[first] = step, observations[first]
             self.raw += rewards
             self.positions[:, step + 1] = observations[:, :2]
@@ -186,8 +189,9 @@ def _scores(runs: list[_Run], task: Task, label: str, holds: bool, reach: float)
     """All batches as one."""
     solved_at = np.concatenate([run.solved_at for run in runs])
     positions = np.concatenate([run.positions for run in runs])
-    latched = np.where(solved_at >= 0, task.horizon - solved_at, 0).astype(np.float64)
     raw = np.concatenate([run.raw if run.whole else np.full(len(run.raw), np.nan) for run in runs])
+    latched = np.where(solved_at >= 0, task.horizon - solved_at, 0).astype(np.float64)
+    latched = np.concatenate([run.raw for run in runs]) if isinstance(task, Counted) else latched
     plans = _renumbered(runs)
     return Scores(
         task=task.name,

@@ -104,7 +104,7 @@ def given_data(folder: Path, data: str) -> Any:
 def task_of(folder: Path, given: str | None) -> Any:
     """The environment to evaluate in: the one given, or the one that the run was trained for."""
     if given:
-        return environment(given)
+        return environment(given, kitchens=True)
     from kedge.envs import Maze2D
     from kedge.run.recorded import recorded_layout
 
