@@ -416,6 +416,66 @@ def test_a_process_that_is_killed_is_a_failed_trial(monkeypatch: pytest.MonkeyPa
     assert pool.ended() == []
 
 
+class FakeRay:
+    """What of ray is used: tasks are done when they are asked for, and by what they are told."""
+
+    class exceptions:
+        class RayError(Exception): ...
+
+        class TaskCancelledError(RayError): ...
+
+    def __init__(self, refuses: int = 0, **there: float) -> None:
+        self.refuses, self.there, self.told, self.ended = refuses, there, dict[str, Any](), 0
+
+    def init(self, **told: Any) -> None:
+        self.told = told
+        self.refuses -= 1
+        if self.refuses >= 0:
+            raise Exception("The current node timed out")
+
+    def cluster_resources(self) -> dict[str, float]:
+        return self.there
+
+    def remote(self, **how: Any) -> Any:
+        self.how = how
+        return lambda task: type("Task", (), {"remote": staticmethod(lambda piece: (piece.number, piece))})
+
+    def wait(self, tasks: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        return tasks[:1], tasks[1:]
+
+    def get(self, task: Any) -> Ending:
+        if task[0] == 1:
+            raise self.exceptions.RayError("the worker died")
+        if task[0] == 2:
+            raise self.exceptions.TaskCancelledError
+        return Ending("finished", 1.0)
+
+    def shutdown(self) -> None:
+        self.ended += 1
+
+
+def test_a_cluster_gives_room_and_hears_of_lost_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ray = FakeRay(CPU=9.0, GPU=3.0, refuses=2)
+    monkeypatch.setattr(pools, "_ray", lambda: ray)
+    pool = pools.Ray("local", None, 2, 0)
+    assert (pool.room, ray.told["include_dashboard"], ray.how["num_cpus"]) == (4, False, 2)
+    assert pools.Ray("auto", None, 2, 1).room == 3  # as many as there are GPUs
+    assert pools.Ray("auto", 2, 1, 0).room == 2
+    assert ray.told["address"] == "auto"
+    for number in range(3):
+        pool.start(Piece(number, FV(), "fv", Train(out=tmp_path / "a"), by("score", None, 2, 0), 1))
+    found = [ending for _ in range(4) for ending in pool.ended()]
+    assert found == [
+        (0, Ending("finished", 1.0)), (1, Ending("failed", why="RayError: the worker died")), (2, Ending("stopped")),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="no room for a trial there, which takes 10 processors"):
+        pools.Ray("auto", None, 10, 0)
+    for address, said in (("local", "ray did not start here"), ("10.0.0.1:6379", "no cluster there")):
+        ray.refuses = 9
+        with pytest.raises(InputError, match=said):
+            pools.Ray(address, None, 1, 0)
+
+
 # The command
 
 

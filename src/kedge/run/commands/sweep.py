@@ -28,7 +28,7 @@ ranges:
   candidates=8:64      between two, evenly; whole ones, where the field counts something
   width=64,128,256     one of these; also names, true and false, and lists (mults=1 2,1 2 4)
 
-Other fields are flags as those of `kedge train`: they are the same in all trials.
+RECIPE is fv, dv or diffuser. Its other fields are flags, as those of `kedge train`: they are the same in all trials.
 
 kedge sweep RECIPE --help lists the flags. It needs `pip install 'kedge[sweep]'`, and --ray `pip install 'kedge[ray]'`.
 """

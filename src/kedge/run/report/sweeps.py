@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kedge.plan.drawing import LIGHT
+from kedge.run.report.figures import plain_log
 from kedge.run.report.page import page_path, write
 from kedge.run.report.svg import STYLE, distinct_ids, panel, to_svg
 from kedge.run.report.views import Picture
@@ -112,7 +113,7 @@ def _field(rows: Sequence[Row], name: str, values: str, figure: str) -> Picture:
     if ":" in values:
         ax.plot([row.told[name] for row in done], [row.value for row in done], "o", color=LIGHT.blue, markersize=4)
         if values.endswith(":log"):
-            ax.set_xscale("log")
+            plain_log(ax, "x")
     else:
         words = [" ".join(word.split()) for word in values.split(",")]
         places = {_key(word): i for i, word in enumerate(words)}

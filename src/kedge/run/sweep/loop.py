@@ -100,7 +100,7 @@ class Sweep:
         except InputError as error:  # fields that do not fit each other
             self._settle(number, Ending("failed", why=str(error)))
             return
-        flags = replace(self.flags, out=self.folder_of(number))
+        flags = replace(self.flags, out=self.folder_of(number).resolve())  # as every machine sees it
         announce(f"trial {number}: {worded(trial.params)}")
         pool.start(Piece(number, recipe, self.name, flags, self.by, self.jobs, RUNGS[self.prune]))
 

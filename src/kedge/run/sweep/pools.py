@@ -14,6 +14,9 @@ from kedge.run.sweep.trial import Ending, Piece, carried_out, in_a_process
 GRACE = 60.0
 """Seconds for a trial that was told to stop to write its checkpoint."""
 
+STARTS = 3
+"""How often ray is started here: it waits half a minute for itself, which is short on a busy machine."""
+
 
 @runtime_checkable
 class Pool(Protocol):
@@ -98,13 +101,14 @@ class Ray:
         """`address`: "local" starts ray on this machine, "auto" finds the cluster that it belongs to."""
         ray = _ray()
         told = {"include_dashboard": False} if address == "local" else {"address": address}
-        try:
-            ray.init(logging_level="ERROR", log_to_driver=False, **told)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"--ray {address}: no cluster there ({' '.join(str(error).split())[:200]}); start one with `ray start "
-                "--head` and add machines with `ray start --address HEAD:6379`, or give --ray local"
-            ) from None
+        for left in reversed(range(STARTS if address == "local" else 1)):
+            try:
+                ray.init(logging_level="ERROR", log_to_driver=False, **told)
+                break
+            except Exception as error:  # ray has no class of its own for this
+                ray.shutdown()
+                if not left:
+                    raise InputError(_absent(address, " ".join(str(error).split())[:200])) from None
         self.ray, self.numbers = ray, dict[Any, int]()
         there = ray.cluster_resources()
         fit = int(there.get("CPU", 0) // cpus)
@@ -143,6 +147,15 @@ class Ray:
             return Ending("stopped")
         except self.ray.exceptions.RayError as error:
             return Ending("failed", why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _absent(address: str, why: str) -> str:
+    if address == "local":
+        return f"--ray local: ray did not start here ({why}); try again when the machine is less busy, or without --ray"
+    return (
+        f"--ray {address}: no cluster there ({why}); start one with `ray start --head` and add machines with "
+        "`ray start --address HEAD:6379`, or give --ray local"
+    )
 
 
 def _ray() -> Any:
