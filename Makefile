@@ -10,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 LEAN   := $(VENV)/.installed-lean
-EXTRAS := dev,docs,tensorboard,hdf5,zarr,minari,lerobot,diffusers,lora,play,serve,export,constrain,kitchen
+EXTRAS := dev,docs,tensorboard,hdf5,zarr,minari,lerobot,diffusers,lora,play,serve,export,constrain,kitchen,sweep,ray
 JOBS   ?= 2
 
 export OMP_NUM_THREADS := 1

@@ -87,13 +87,17 @@ def _begin(work: Any, made: Any, stop: Any) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    end_with_the_first()
     torch.set_num_threads(1)
     _Process.work, _Process.made, _Process.stop = work, made, stop
 
 
+def end_with_the_first() -> None:
+    """Ends this process when the one that started it is gone: it would wait for work for ever, or go on unasked."""
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
 def _end_with(parent: Any) -> None:
-    """A pool of which the first process was killed would wait for work for ever."""
     parent.join()
     os._exit(1)
 

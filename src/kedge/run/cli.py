@@ -21,6 +21,7 @@ LONGEST = 1000
 
 COMMANDS = {
     "train": "train a recipe on logged behaviour: kedge train fv --env maze2d-large",
+    "sweep": "search over the fields of a recipe: kedge sweep fv --over rate=1e-4:1e-2:log",
     "eval": "score a run over many starts, latched and raw: kedge eval runs/fv-large",
     "align": "move a run toward a reward: kedge align vmpo runs/fv-large --reward speed",
     "report": "one HTML file about one run or several: kedge report runs/fv-large",
@@ -54,7 +55,7 @@ exit codes:
   {BAD_INPUT}    bad input or usage; one line says what to change
   {REFUSED}    refused: the folder holds another run
   {INTERRUPTED}  interrupted; the same command goes on from what is finished
-  {TERMINATED}  a training was told to stop (SIGTERM); the same command goes on from there
+  {TERMINATED}  a training or a sweep was told to stop (SIGTERM); the same command goes on from there
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,6 +56,10 @@ class Train(Command):
 
     def run(self, recipe: Any, name: str) -> Outcome:
         """Opens or makes the data, and trains."""
+        return self.carried_out(recipe, name)
+
+    def carried_out(self, recipe: Any, name: str, watch: Callable[[Any], Any] | None = None) -> Outcome:
+        """The same; `watch` gives a sink that sees the training as it goes on."""
         device = self.place(wide=getattr(recipe, "width", 0) >= WIDE)
         from kedge.train import joined
 
@@ -72,12 +76,16 @@ class Train(Command):
         if done is None or self.data is not None:
             with together.in_turn():  # the first makes what the others find in the cache
                 logs = self._logs(task)
-            self._train(out, recipe, task, logs, together.device(device))
+            self.check(recipe, task, logs)
+            device = together.device(device)
+            how = {"device": device, "precision": self.precision, "compile": self.compile}
+            trained(recipe, logs, out, task, self.seed, self.data, watch, **how)
         lines = [done or f"trained: {short(out)}", f"next: kedge eval {short(out)}"]
         found = {"run": str(out), "recipe": name, "env": task.name if task else None}
         return Outcome(lines, found | {"finished_before": bool(done)})
 
-    def _train(self, out: Path, recipe: Any, task: Any, logs: Any, device: Any) -> None:
+    def check(self, recipe: Any, task: Any, logs: Any) -> None:
+        """One line where recipe, task and data do not belong together."""
         from kedge.recipes.training import check_logs
 
         if task is not None:
@@ -86,8 +94,6 @@ class Train(Command):
         check_logs(recipe, logs)
         if note := short_episodes(recipe, logs):
             announce(note)
-        how = {"device": device, "precision": self.precision, "compile": self.compile}
-        trained(recipe, logs, out, task, self.seed, self.data, **how)
 
     def _settings(self, task: Any) -> dict[str, Any] | None:
         if self.data is not None:
@@ -104,9 +110,19 @@ class Train(Command):
         return demonstrations(task, self.demonstrations, self.data_seed)
 
 
-def trained(recipe: Any, logs: Any, out: Path, task: Any, seed: int, data: str | None = None, **how: Any) -> None:
+def trained(
+    recipe: Any,
+    logs: Any,
+    out: Path,
+    task: Any,
+    seed: int,
+    data: str | None = None,
+    watch: Callable[[Any], Any] | None = None,
+    **how: Any,
+) -> None:
     """Trains into a folder, which tells from the beginning for what task that is and, of data of one's own, where they
-    lie. `how`: on what device, in what precision, whether compiled.
+    lie. `watch` gives a sink for the training that it is handed. `how`: on what device, in what precision, whether
+    compiled.
     """
     from kedge.recipes.training import Training
     from kedge.run.recorded import named_for
@@ -114,6 +130,8 @@ def trained(recipe: Any, logs: Any, out: Path, task: Any, seed: int, data: str |
     training = Training(recipe, logs, out, seed=seed, progress=True, task=named_for(out, task), **how)
     if data is not None and training.trainer.crew.first:
         remember(out, data)
+    if watch is not None and training.trainer.crew.first:
+        training.trainer.sinks.append(watch(training))
     training.trainer.train()
 
 

@@ -30,7 +30,7 @@ def curves(lines: Sequence[Curve], across: str, up: str, alt: str, *, log: bool 
         ax.plot(x, y, color=colour, linewidth=1.5, label=line.name)
     finite = [y for line in lines for y in line.y[np.isfinite(line.y)]]
     if log and finite and min(finite) > 0:
-        _plain_log(ax)
+        plain_log(ax)
     ax.set_xlabel(across)
     ax.set_title(up, loc="left")
     ax.margins(x=0.01)
@@ -39,14 +39,15 @@ def curves(lines: Sequence[Curve], across: str, up: str, alt: str, *, log: bool 
     return to_svg(figure, alt)
 
 
-def _plain_log(ax: Any) -> None:
+def plain_log(ax: Any, along: str = "y") -> None:
     """A logarithmic axis with plain numbers on it."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.set(**{f"{along}scale": "log"})
+    axis = getattr(ax, f"{along}axis")
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if along == "y" else (1.0, 3.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -51,9 +51,9 @@ def report(
     if not folders:
         raise InputError("report: give the folder of a run, such as runs/fv-large, or several")
     read = [read_run(folder) for folder in folders]
-    path = _place(read, out)
+    path = page_path(folders[0] if len(read) == 1 else read[0].folder.resolve().parent, out)
     page = render(read, agents)
-    _write(path, page.text)
+    write(path, page.text)
     page.picture(path.with_suffix(".png"))
     return path
 
@@ -174,14 +174,15 @@ def _named(run: Run, name: str) -> Run:
     return replace(run, name=name)
 
 
-def _place(runs: Sequence[Run], out: Path | str | None) -> Path:
+def page_path(folder: Path | str, out: Path | str | None) -> Path:
+    """Where a page goes: to the file or the folder that was given, or else into the folder that it is about."""
     if out is None:
-        return (runs[0].folder if len(runs) == 1 else runs[0].folder.resolve().parent) / "report.html"
+        return Path(folder) / "report.html"
     path = Path(out)
     return path if path.suffix.lower() in (".html", ".htm") else path / "report.html"
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Whole or not at all."""
     scratch = path.with_name(f".writing-{path.name}")
     try:
