@@ -54,12 +54,19 @@ class Train(Command):
     compile: bool = False
     """Compile the networks before they are trained: half a minute that pays on a GPU, and in long trainings."""
 
+    shard: bool = False
+    """Divide parameters, optimisers and averages among the processes that torchrun has started, instead of keeping all
+    of them in each."""
+
     def run(self, recipe: Any, name: str) -> Outcome:
         """Opens or makes the data, and trains."""
         device = self.place(wide=getattr(recipe, "width", 0) >= WIDE)
-        from kedge.train import joined
+        from kedge.train.crew import joined
+        from kedge.train.shards import several
 
         together = joined()
+        if self.shard:
+            several(together)
         task = environment(self.env or "maze2d-large", self.goal) if self.env or not self.data else None
         if self.goal is not None and task is None:
             raise InputError("--goal moves the goal of a maze: give --env as well")
@@ -86,7 +93,7 @@ class Train(Command):
         check_logs(recipe, logs)
         if note := short_episodes(recipe, logs):
             announce(note)
-        how = {"device": device, "precision": self.precision, "compile": self.compile}
+        how = {"device": device, "precision": self.precision, "compile": self.compile, "shard": self.shard}
         trained(recipe, logs, out, task, self.seed, self.data, **how)
 
     def _settings(self, task: Any) -> dict[str, Any] | None:
