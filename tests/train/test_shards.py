@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from kedge.errors import InputError
-from kedge.train import CheckpointError, Checkpoints, load_tree, load_weights
+from kedge.train import CheckpointError, Checkpoints, Muon, Part, Shadow, load_tree, load_weights
+from kedge.train.checkpoint import split
+from kedge.train.crew import ALONE
+from kedge.train.pieces import read_pieces, write_pieces
+from kedge.train.shards import Sharding, fits, is_shard, whole
+from kedge.train.update import Updater
 from train.launched import launched, states, table
-from train.sharded import STEPS, held, trainer
+from train.sharded import STEPS, Net, held, trainer
 
+MUON = Muon(1e-2, warmup=0, weight_decay=0.1, convolutions=True)
+X = torch.sin(torch.arange(24, dtype=torch.float64)).reshape(8, 3)
 SCRIPT = Path(__file__).with_name("sharded.py")
 
 
@@ -52,7 +64,7 @@ def test_two_processes_train_in_shards_what_one_trains_whole(tmp_path: Path) -> 
     for name in ("parameters", "optimisers", "shadows"):
         assert first["held"][name] + second["held"][name] == whole[name] + 16 * numbers
     # rows 2 of 3, 7 of 13, 2 of 3, the one there is; 3 of 5, the one there is; 2 of 3
-    assert first["held"]["parameters"] == (2 * 4 + 7 * 13 + 2 * 14 + 14 + 16 + 3 * 4 + 6 + 2 * 4) * numbers
+    assert first["held"]["parameters"] == (2 * 7 + 7 * 7 + 2 * 14 + 14 + 16 + 3 * 4 + 6 + 2 * 4) * numbers
 
     trainer(tmp_path / "single alone", 4, single=True).train()
     same(tmp_path / "single", tmp_path / "single alone", rtol=1e-5, atol=1e-5)
@@ -120,6 +132,57 @@ def broken(folder: Path, sharded: Path) -> None:
     shutil.rmtree(folder / f"step-{STEPS:08d}")
     with pytest.raises(CheckpointError, match="no checkpoint is whole"):
         trainer(folder.parent).train()
+
+
+@pytest.fixture
+def group_of_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sharding]:
+    """Shards with all rows in one process: the same code, without anybody to wait for."""
+    store = tmp_path_factory.mktemp("group") / "store"
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    sharding = object.__new__(Sharding)
+    sharding.mesh, sharding.networks = init_device_mesh("cpu", (1,)), []
+    yield sharding
+    dist.destroy_process_group()
+
+
+def moved(net: nn.Module, sharding: Sharding | None) -> tuple[nn.Module, Updater, Shadow]:
+    """A net after three steps of Muon and AdamW, with its average."""
+    shadow = Shadow(0.9)
+    part = Part(net, lambda x, tick: (net(x, x[:, 0]).square().mean(1), {}), MUON, shadows=(shadow,), name="a")
+    if sharding is not None:
+        sharding.shard((net,), "a")
+        sharding.follow(shadow.module, net)
+        shadow.pair()
+    updater = Updater(part, 0, 0, 3, 1, nullcontext, ALONE, sharding)
+    for step in range(3):
+        updater.update([X], step)
+    return net, updater, shadow
+
+
+def test_rows_move_as_the_whole_does_and_come_back_from_the_disk(group_of_one: Sharding, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    net = Net(0.0).double()
+    (plain, _, average), (sharded, updater, followed) = moved(deepcopy(net), None), moved(net, group_of_one)
+    group_of_one.fold()
+    for found, expected in ((sharded, plain), (followed.module, average.module)):
+        state = {name: whole(value) for name, value in found.state_dict().items()}
+        assert all(is_shard(value) for value in found.state_dict().values())
+        torch.testing.assert_close(state, dict(expected.state_dict()), rtol=1e-12, atol=1e-15)
+
+    _, tensors = split(updater.state())
+    assert [path.name for path in write_pieces(tmp_path, tensors, ALONE)] == [
+        "shard-00001-model-00001-of-00001.safetensors"
+    ]
+    back = read_pieces(tmp_path)
+    assert back.keys() == tensors.keys()
+    assert not any(is_shard(value) for value in back.values())
+    assert all(torch.equal(value, whole(tensors[name])) for name, value in back.items())
+    home = dict(net.named_parameters())["kernel.weight"]
+    rows = read_pieces(tmp_path, lambda name, size: home if "kernel.weight" in name and fits(size, home) else None)
+    assert {name for name, value in rows.items() if is_shard(value)} == {
+        "module/kernel.weight", "optimisers/0/kernel.weight/momentum_buffer", "shadows/0/module/kernel.weight"
+    }  # fmt: skip
+    assert all(torch.equal(whole(value), back[name]) for name, value in rows.items())
 
 
 def test_one_process_has_nobody_to_share_with(tmp_path: Path) -> None:
