@@ -191,7 +191,6 @@ def test_one_process_has_nobody_to_share_with(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_any_number_of_processes_goes_on(tmp_path: Path) -> None:
     """Two, three, one, four: the same weights, moments, averages and data as one that did all of it."""
     for size, steps in ((2, 2), (3, 4), (1, 5), (4, 6)):
