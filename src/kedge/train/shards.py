@@ -121,11 +121,18 @@ class Sharding:
         try:
             # What was gathered stays until its gradient was taken: it is then that the parameters of the module are the
             # leaves of the graph, and a gradient can end at those of its own part.
+            network.register_forward_hook(_unviewed)
             fully_shard(network, mesh=self.mesh, reshard_after_forward=False)
         except (ValueError, NotImplementedError, AssertionError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"{where}: a {type(network).__name__} cannot be sharded ({reason})") from None
         self.networks.append(network)
+
+
+def _unviewed(module: nn.Module, args: Any, output: Any) -> Any:
+    """An output with memory of its own: FSDP2 loses the gradient of a view that is written into, and warns of it."""
+    viewed = isinstance(output, Tensor) and output.requires_grad and output._is_view()  # pyright: ignore[reportPrivateUsage]
+    return output.clone() if viewed else output
 
 
 def _called(network: nn.Module) -> Iterator[nn.Module]:
