@@ -181,6 +181,8 @@ def test_train_passes_on_how_it_is_to_compute(run: Run, monkeypatch: pytest.Monk
     monkeypatch.setattr("kedge.recipes.training.Trainer", trainer)
     assert run("train", "fv", *MADE)[0] == 2
     assert run("train", "fv", *MADE, "--precision", "bf16", "--compile")[0] == 2
+    code, _, said = run("train", "fv", *MADE, "--shard")  # torchrun has not started this one
+    assert (code, "there is one process" in said, "torchrun" in said) == (2, True, True)
     assert heard == [("fp32", False), ("bf16", True)]
 
 

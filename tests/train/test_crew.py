@@ -2,75 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kedge.fit.draw import Spread, uniforms
-from kedge.train import AdamW, Batches, Crew, Part, Tick, Trainer, load_tree, load_weights
-from kedge.train.checkpoint import split
+from kedge.train import AdamW, Batches, Crew, Part, Tick, Trainer, load_weights
 from kedge.train.crew import ALONE
 from kedge.train.interrupts import Interrupts
 from kedge.train.update import Updater
+from train.launched import launched, states, table, until
 from train.together import trainer
 
 SCRIPT = Path(__file__).with_name("together.py")
 
 
-def port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def pair(folder: Path) -> list[subprocess.Popen[str]]:
-    """Two processes, as torchrun starts them."""
-    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port(), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder)],
-            env={**os.environ, **told, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-
-
-def until(there: Path, pair: list[subprocess.Popen[str]]) -> None:
-    """Waits for a file, as long as both run."""
-    deadline = time.monotonic() + 90
-    while not there.exists() and time.monotonic() < deadline and all(one.poll() is None for one in pair):
-        time.sleep(0.01)
-
-
-def table(run: Path) -> tuple[list[str], Tensor]:
-    """The figures of a run but for the time."""
-    with (run / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if name != "seconds"]
-    return names, torch.tensor([[float(row[name] or "nan") for name in names] for row in rows], dtype=torch.float64)
-
-
-def states(run: Path, step: int) -> tuple[dict[str, object], dict[str, Tensor]]:
-    words, tensors = split(load_tree(run / "state" / f"step-{step:08d}"))
-    return {**words, "seconds": 0}, tensors
-
-
 def test_two_processes_train_as_one_and_end_together(tmp_path: Path) -> None:
-    both = pair(tmp_path)
+    both = launched(SCRIPT, 2, tmp_path)
     until(tmp_path / "slow" / "metrics.csv", both)
     both[1].send_signal(signal.SIGINT)  # one alone hears it first, as happens
     until(tmp_path / "ready-0", both)

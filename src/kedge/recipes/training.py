@@ -48,6 +48,7 @@ class Training:
         device: torch.device | str | None = None,
         precision: str = "fp32",
         compile: bool | str = False,  # noqa: A002  torch's own word
+        shard: bool = False,
         resident: bool | None = None,
         progress: bool | None = None,
         task: str | Mapping[str, Any] | None = None,
@@ -78,6 +79,7 @@ class Training:
             device=device,
             precision=precision,
             compile=compile,
+            shard=shard,
             progress=progress,
             sinks=self._sinks(held_out, normaliser),
         )
@@ -85,6 +87,8 @@ class Training:
 
     def agent(self) -> Agent:
         """What acts, with the averaged weights as they are now: a copy, where the training ran."""
+        if self.trainer.sharding is not None:
+            raise InputError("no process of a sharded training has all weights: kedge.load(run) makes the agent of it")
         updaters = zip(self._names, self.trainer.updaters, strict=True)
         parts = {name: updater.part.weights() for name, updater in updaters}
         measured = {name: getattr(self.models, name) for name in ("scale", "normaliser", "support")}

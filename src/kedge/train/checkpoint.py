@@ -4,6 +4,9 @@ A checkpoint is a folder with two files. `state.json` holds a tree of dictionari
 `{"$tensor": name}` stands for a tensor of `tensors.safetensors`; it also holds the size and the checksum of that file
 and a checksum of itself. A folder is filled under another name, forced to the disk and then renamed, so that a process
 killed at any moment leaves the earlier checkpoints as they were.
+
+Processes that hold tensors in shards write a file each in place of `tensors.safetensors` (see `kedge.train.pieces`);
+`state.json` has the size and the checksum of every one of them. Whoever reads sees no difference.
 """
 
 from __future__ import annotations
@@ -23,8 +26,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kedge.disk import UNREADABLE, to_disk
+from kedge.train.crew import ALONE, Crew
+from kedge.train.shards import Layout, is_shard
 
 TENSORS, STATE, FORMAT = "tensors.safetensors", "state.json", "kedge checkpoint 1"
+PIECES = "shard-*.safetensors"
 MARK, SCRATCH = "$tensor", ".writing-"
 
 
@@ -77,27 +83,62 @@ def join(words: Any, tensors: Mapping[str, Tensor]) -> Any:
     return [join(value, tensors) for value in words] if isinstance(words, list) else words
 
 
-def save_tree(folder: Path | str, tree: Any) -> None:
-    """Writes a tree as a checkpoint folder, whole or not at all; one that is there is replaced."""
+def save_tree(folder: Path | str, tree: Any, crew: Crew = ALONE) -> None:
+    """Writes a tree as a checkpoint folder, whole or not at all; one that is there is replaced. A `crew` of several
+    writes it together, each its own rows.
+    """
     folder = Path(folder)
     words, tensors = split(tree)
     scratch = folder.parent / f"{SCRATCH}{folder.name}"
+
+    def begin() -> None:
+        if crew.first:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+
+    def finish() -> None:
+        if crew.first:
+            _write_state(scratch, words, {name: seal for its in seals for name, seal in its.items()})
+            _swap(scratch, folder)
+
+    errors = (OSError, SafetensorError)
     try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        save_file(_apart(tensors), scratch / TENSORS)
-        state = {"format": FORMAT, "tensors": _seal(scratch / TENSORS), "digest": _digest(words), "tree": words}
-        (scratch / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-        for path in (scratch / TENSORS, scratch / STATE, scratch):
-            to_disk(path)
-        _swap(scratch, folder)
+        crew.all_or_none(begin, *errors)
+        seals = crew.all_or_none(lambda: _write_tensors(scratch, tensors, crew), *errors)
+        crew.all_or_none(finish, *errors)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if crew.first:
+            shutil.rmtree(scratch, ignore_errors=True)
         raise CheckpointError(f"{folder} could not be written ({error}); what was saved before is untouched") from None
 
 
-def load_tree(folder: Path | str) -> Any:
-    """Reads a checkpoint folder back, on the CPU; says what is wrong with a broken one."""
+def _write_tensors(folder: Path, tensors: Mapping[str, Tensor], crew: Crew) -> dict[str, Any]:
+    """Puts tensors on the disk; returns the seals of the files that this process has written."""
+    if crew.size == 1:
+        save_file(_apart(tensors), folder / TENSORS)
+        to_disk(folder / TENSORS)
+        return {TENSORS: _seal(folder / TENSORS)}
+    from kedge.train.pieces import write_pieces
+
+    alike = _apart({name: tensor for name, tensor in tensors.items() if not is_shard(tensor)})
+    return {path.name: _seal(path) for path in write_pieces(folder, {**tensors, **alike}, crew)}
+
+
+def _write_state(folder: Path, words: Any, seals: Mapping[str, Any]) -> None:
+    """What makes files of tensors a checkpoint."""
+    if unseen := [name for name in seals if not (folder / name).exists()]:
+        raise OSError(f"{', '.join(unseen)} is not here: all processes have to see one and the same folder")
+    kept = {"tensors": seals[TENSORS]} if TENSORS in seals else {"pieces": seals}
+    state = {"format": FORMAT, **kept, "digest": _digest(words), "tree": words}
+    (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    for path in (folder / STATE, folder):
+        to_disk(path)
+
+
+def load_tree(folder: Path | str, layout: Layout | None = None) -> Any:
+    """Reads a checkpoint folder back, on the CPU; says what is wrong with a broken one. Of tensors that `layout` knows,
+    a sharded checkpoint gives only the rows of this process.
+    """
     folder = Path(folder)
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
@@ -105,15 +146,36 @@ def load_tree(folder: Path | str) -> Any:
             raise CheckpointError(f"{folder}: {STATE} is not of the format {FORMAT!r}")
         if state["digest"] != _digest(state["tree"]):
             raise CheckpointError(f"{folder}: {STATE} was altered (its checksum does not fit)")
-        have, want = (folder / TENSORS).stat().st_size, state["tensors"]["bytes"]
-        if have != want:
-            raise CheckpointError(f"{folder}: {TENSORS} has {have} bytes instead of {want}")
-        if _seal(folder / TENSORS) != state["tensors"]:
-            raise CheckpointError(f"{folder}: {TENSORS} was altered (its checksum does not fit)")
-        return join(state["tree"], load_file(folder / TENSORS))
+        if "pieces" not in state:
+            _check(folder / TENSORS, state["tensors"])
+            return join(state["tree"], load_file(folder / TENSORS))
+        _check_pieces(folder, state["pieces"])
+        from kedge.train.pieces import read_pieces
+
+        return join(state["tree"], read_pieces(folder, layout))
     except (*UNREADABLE, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder} cannot be read ({type(error).__name__}: {reason})") from None
+
+
+def _check(path: Path, seal: Mapping[str, Any]) -> None:
+    """A file is what it was when it was written, or this says in what it is not."""
+    have, want = path.stat().st_size, seal["bytes"]
+    if have != want:
+        raise CheckpointError(f"{path.parent}: {path.name} has {have} bytes instead of {want}")
+    if _seal(path) != seal:
+        raise CheckpointError(f"{path.parent}: {path.name} was altered (its checksum does not fit)")
+
+
+def _check_pieces(folder: Path, seals: Mapping[str, Any]) -> None:
+    """All pieces are there, and no other: a reader takes what it finds."""
+    there = {path.name for path in folder.glob(PIECES)}
+    if missing := sorted(seals.keys() - there):
+        raise CheckpointError(f"{folder}: of its {len(seals)} pieces {', '.join(missing)} is missing")
+    if not seals or there - seals.keys():
+        raise CheckpointError(f"{folder}: {STATE} names {len(seals)} pieces, and {len(there)} are there")
+    for name, seal in seals.items():
+        _check(folder / name, seal)
 
 
 def save_weights(path: Path | str, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
@@ -162,12 +224,14 @@ def save_json(path: Path | str, tree: Any) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of a run, `state/step-00001000` and so on, of which the last `keep` are kept."""
+    """The checkpoints of a run, `state/step-00001000` and so on, of which the last `keep` are kept. A `crew` of several
+    writes each of them together.
+    """
 
-    def __init__(self, folder: Path | str, keep: int = 2) -> None:
+    def __init__(self, folder: Path | str, keep: int = 2, crew: Crew = ALONE) -> None:
         if keep < 1:
             raise ValueError(f"keep: at least 1 checkpoint has to be kept, got {keep}")
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.keep, self.crew = Path(folder), keep, crew
 
     def folders(self) -> list[Path]:
         """What is there, oldest first."""
@@ -175,8 +239,9 @@ class Checkpoints:
 
     def save(self, step: int, tree: Any) -> None:
         """Adds the checkpoint of `step`, and drops what is not to be kept."""
-        save_tree(self.folder / f"step-{step:08d}", tree)
-        self.tidy()
+        save_tree(self.folder / f"step-{step:08d}", tree, self.crew)
+        if self.crew.first:
+            self.tidy()
 
     def tidy(self) -> None:
         """Drops the checkpoints beyond the last `keep`, and what a process has left that was killed meanwhile."""
@@ -184,15 +249,15 @@ class Checkpoints:
         for path in [*self.folders()[: -self.keep], *unfinished]:
             shutil.rmtree(path, ignore_errors=True)
 
-    def load(self) -> Any:
-        """The newest checkpoint that can be read, None if there is none at all.
+    def load(self, layout: Layout | None = None) -> Any:
+        """The newest checkpoint that can be read, None if there is none at all; `layout` as in `load_tree`.
 
         A broken one is set aside with one line of warning; if all are broken, that is an error.
         """
         broken: list[tuple[Path, CheckpointError]] = []
         for folder in reversed(self.folders()):
             try:
-                tree = load_tree(folder)
+                tree = load_tree(folder, layout)
             except CheckpointError as error:
                 broken.append((folder, error))
                 continue
@@ -247,8 +312,9 @@ def _seal(path: Path) -> dict[str, Any]:
 
 
 def digest(tree: Any) -> str:
-    """A checksum of a tree, tensors and all."""
+    """A checksum of a tree, tensors and all. A sharded tensor counts by its name, for every process has other rows."""
     words, tensors = split(tree)
+    tensors = {name: tensor for name, tensor in tensors.items() if not is_shard(tensor)}
     found = hashlib.sha256(_digest(words).encode())
     for name, tensor in _apart(tensors).items():
         found.update(name.encode())

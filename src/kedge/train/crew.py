@@ -78,7 +78,7 @@ class Crew:
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             same = [tensor for tensor in tensors if tensor.dtype == dtype]
             flat = torch.cat([tensor.reshape(-1) for tensor in same])
-            _together(dist.all_reduce, flat)
+            together(dist.all_reduce, flat)
             means = (flat / self.size).split([tensor.numel() for tensor in same])
             for tensor, mean in zip(same, means, strict=True):
                 tensor.copy_(mean.view_as(tensor))
@@ -89,7 +89,8 @@ class Crew:
         """
         if self.size == 1:
             return
-        there = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+        device = next(tensor.device for tensor in (*parameters, *also))
+        there = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
         for p in parameters:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         self.average([*(p.grad for p in parameters if p.grad is not None), there, *also])
@@ -101,16 +102,38 @@ class Crew:
         if self.size == 1:
             return [float(number) for number in numbers]
         found = torch.tensor(numbers, dtype=torch.float64)
-        _together(dist.all_reduce, found, op=dist.ReduceOp.MAX)
+        together(dist.all_reduce, found, op=dist.ReduceOp.MAX)
         return found.tolist()
+
+    def total(self, number: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.size > 1:
+            together(dist.all_reduce, number)
+        return number
 
     def collected(self, thing: Any) -> list[Any]:
         """What every process has, in their order."""
         if self.size == 1:
             return [thing]
         found: list[Any] = [None] * self.size
-        _together(dist.all_gather_object, found, thing)
+        together(dist.all_gather_object, found, thing)
         return found
+
+    def all_or_none(self, act: Callable[[], Result], *errors: type[Exception]) -> list[Result]:
+        """What `act` gives in every process, in their order. Where it fails in one, by one of these errors, it has
+        failed in all.
+        """
+        if self.size == 1:
+            return [act()]
+        found: tuple[Any, str | None]
+        try:
+            found = act(), None
+        except errors as error:
+            found = None, str(error)
+        every = self.collected(found)
+        if failures := [f"process {rank}: {why}" for rank, (_, why) in enumerate(every) if why is not None]:
+            raise OSError("; ".join(failures))
+        return [result for result, _ in every]
 
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
@@ -123,11 +146,11 @@ class Crew:
 
     def _wait(self) -> None:
         if self.size > 1:
-            _together(dist.barrier)
+            together(dist.barrier)
 
     def _gathered(self, value: Tensor) -> Tensor:
         parts = [torch.empty_like(value) for _ in range(self.size)]
-        _together(dist.all_gather, parts, value.contiguous())
+        together(dist.all_gather, parts, value.contiguous())
         return torch.cat(parts)
 
 
@@ -159,7 +182,7 @@ def _leave() -> None:
             dist.destroy_process_group()
 
 
-def _together(exchange: Callable[..., Result], *what: Any, **how: Any) -> Result:
+def together(exchange: Callable[..., Result], *what: Any, **how: Any) -> Result:
     """Whatever goes wrong in an exchange is another process's end: one line, for there is nothing to see here."""
     try:
         return exchange(*what, **how)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kedge.train.schedules import Schedule
+from kedge.train.shards import is_shard, local, own_rows, whole
 
 
 @runtime_checkable
@@ -53,9 +54,12 @@ class AdamW:
         """torch's AdamW over these parameters, in its fused form where the device has one."""
         chosen = list(parameters)
         fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in chosen)
-        matrices = _group([p for p in chosen if p.ndim >= 2], self.lr, self.schedule(), self.weight_decay)
-        vectors = _group([p for p in chosen if p.ndim < 2], self.lr, self.schedule(), 0.0)
-        groups = [group for group in (matrices, vectors) if group["params"]]
+        groups: list[dict[str, Any]] = []
+        for sharded in (False, True):  # torch moves a group in one go, which may not mix the two
+            alike = [p for p in chosen if is_shard(p) == sharded]
+            groups.append(_group([p for p in alike if p.ndim >= 2], self.lr, self.schedule(), self.weight_decay))
+            groups.append(_group([p for p in alike if p.ndim < 2], self.lr, self.schedule(), 0.0))
+        groups = [group for group in groups if group["params"]]
         return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
 
 
@@ -95,8 +99,6 @@ class Muon:
         for owner, name, parameter in trainable(module):
             muons = _is_matrix(owner, name, parameter) or (self.convolutions and _is_kernel(owner, parameter))
             (matrices if muons else rest).append(parameter)
-        if any(hasattr(p, "device_mesh") for p in matrices):
-            raise ValueError("Muon needs whole matrices and these are sharded over devices (FSDP2): use AdamW there")
         built: list[Optimizer] = []
         if matrices:
             built.append(self._over(matrices))
@@ -127,7 +129,9 @@ def moved_by(parameter: Tensor) -> Tensor:
 
 
 class _Flattened(torch.optim.Muon):
-    """torch's Muon takes two axes only: kernels are given to it as matrices that share their memory."""
+    """torch's Muon takes two axes only: kernels are given to it as matrices that share their memory. It also wants all
+    rows at once: of a sharded matrix the momentum stays sharded, and the direction is gathered for as long as it takes.
+    """
 
     def __init__(self, parameters: list[nn.Parameter], group: dict[str, Any], **options: Any) -> None:
         self.pairs = [(p, nn.Parameter(p.detach().flatten(1))) for p in parameters if p.ndim > 2]
@@ -139,10 +143,43 @@ class _Flattened(torch.optim.Muon):
     def step(self, closure: Any = None) -> Any:
         """Moves the matrices by the gradients of what they stand for."""
         for kernel, flat in self.pairs:
-            if flat.data_ptr() != kernel.data_ptr():
+            if local(flat).data_ptr() != local(kernel).data_ptr():
                 raise RuntimeError("Muon: a kernel's memory has moved since the optimiser was built; build it again")
             flat.grad = None if kernel.grad is None else kernel.grad.reshape(flat.shape)
-        return super().step(closure)
+        sharded = [
+            (p, p.grad, group)
+            for group in self.param_groups
+            for p in group["params"]
+            if is_shard(p) and p.grad is not None
+        ]
+        for p, grad, group in sharded:
+            self._move_shard(p, grad, group)
+            p.grad = None  # torch's own step leaves out what has no gradient
+        found = super().step(closure)
+        for p, grad, _ in sharded:
+            p.grad = grad
+        return found
+
+    @torch.no_grad()
+    def _move_shard(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        """M <- mu M + (1 - mu) G;  W <- (1 - lr decay) W - step(mu M + (1 - mu) G), with nesterov; each its rows."""
+        memory = self.state[p]
+        if not memory:
+            memory["momentum_buffer"] = torch.zeros_like(grad)
+        momentum = memory["momentum_buffer"]
+        momentum.lerp_(grad, 1 - group["momentum"])
+        direction = whole(grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum)
+        moved = own_rows({"": _orthogonal_step(direction, group)}, {"": p})[""]
+        local(p).mul_(1 - group["lr"] * group["weight_decay"]).add_(local(moved))
+
+
+def _orthogonal_step(direction: Tensor, group: dict[str, Any]) -> Tensor:
+    """What torch's Muon moves a whole matrix by: its step from zero, without momentum or decay."""
+    moved = nn.Parameter(torch.zeros_like(direction))
+    moved.grad = direction
+    same = {name: group[name] for name in ("lr", "ns_coefficients", "eps", "ns_steps", "adjust_lr_fn")}
+    torch.optim.Muon([moved], momentum=0.0, nesterov=False, weight_decay=0.0, **same).step()
+    return moved.detach()
 
 
 def trainable(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:

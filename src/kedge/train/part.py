@@ -103,7 +103,8 @@ class Part:
     longer than `clip` (all parameters together) are shortened to it; `None` leaves them. The `shadows` follow `module`
     unless they already follow another. The modules in `extras` are not optimised, but belong to what a resumed run must
     get back (a weighting with statistics, say). Where the trainer compiles, it compiles the modules in `compiles`: by
-    default `module`, but of a module that holds its own loss only the networks are worth it.
+    default `module`, but of a module that holds its own loss only the networks are worth it. Where it shards, it shards
+    the same ones, which the loss then has to call: they are gathered by that.
 
     `shared` says that several processes may share its batches: its loss is `[B]`, a mean over samples that stand for
     themselves, and takes from `tick.whole` what it has to know of the others.

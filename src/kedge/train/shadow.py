@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kedge.train.shards import is_shard, local, own_rows
+
 STD_LIMIT = 1 / math.sqrt(12)
 """The relative width of a profile that weighs all steps alike (gamma = 0)."""
 
@@ -46,6 +48,7 @@ class Shadow:
         self._module: nn.Module | None = None
         self._followed: nn.Module | None = None
         self._pairs: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._sharded = False
         self._buffers: list[tuple[nn.Module, nn.Module, str]] = []
 
     @property
@@ -64,12 +67,19 @@ class Shadow:
         """Starts as a copy of `module` as it is now."""
         self._followed = module
         self._module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.pair()
+        return self
+
+    def pair(self) -> None:
+        """Finds again what follows what: for whoever puts other parameters into both modules, as sharding does."""
+        if self._module is None or self._followed is None:
+            return
         # Gathered once: walking a deep module costs more than moving its weights. Parameters keep their identity when a
         # module changes device; buffers do not, so those are looked up by owner and name.
-        self._pairs = (list(self._module.parameters()), list(module.parameters()))
-        owners = zip(self._module.modules(), module.modules(), strict=True)
+        self._pairs = (list(self._module.parameters()), list(self._followed.parameters()))
+        self._sharded = any(is_shard(p) for p in self._pairs[0])
+        owners = zip(self._module.modules(), self._followed.modules(), strict=True)
         self._buffers = [(mine, theirs, name) for mine, theirs in owners for name in _buffer_names(theirs)]
-        return self
 
     def decay_at(self, n: int) -> float:
         """`d` of the n-th move, n = 1, 2, ..."""
@@ -84,6 +94,8 @@ class Shadow:
         if self.decay == 1 or self.calls % self.every:
             return
         mine, theirs = self._pairs
+        if self._sharded:  # each process moves its own rows
+            mine, theirs = [local(p) for p in mine], [local(p) for p in theirs]
         if self.decay == 0:
             torch._foreach_copy_(mine, theirs)  # pyright: ignore[reportPrivateImportUsage]
         else:
@@ -98,7 +110,7 @@ class Shadow:
     def load(self, state: dict[str, Any]) -> None:
         """Takes back what `state` gave."""
         self.calls = state["calls"]
-        self.module.load_state_dict(state["module"])
+        self.module.load_state_dict(own_rows(state["module"], self.module.state_dict()))
 
 
 def _buffer_names(module: nn.Module) -> list[str]:

@@ -7,7 +7,7 @@ import functools
 import json
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kedge.disk import UNREADABLE
+from kedge.errors import InputError
 from kedge.train.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -28,11 +29,12 @@ from kedge.train.checkpoint import (
     save_weights,
     weights_step,
 )
-from kedge.train.crew import CrewError, joined
+from kedge.train.crew import ALONE, CrewError, joined
 from kedge.train.interrupts import Interrupts
 from kedge.train.part import Batch, Part, Tick
 from kedge.train.progress import Progress, announce
 from kedge.train.shadow import Shadow
+from kedge.train.shards import Layout, Sharding, fits, whole
 from kedge.train.sinks.csv_file import CsvFile
 from kedge.train.sinks.sink import Sink
 from kedge.train.source import Source, named_leaves, samples
@@ -55,7 +57,8 @@ class Trainer:
     `progress` None shows a bar on a terminal, True plain lines elsewhere too, False nothing.
 
     Where `torchrun` has started several processes, they make each step together: each takes its share of the batch, and
-    the gradients are averaged. The first one writes, and speaks. The weights are those of one process to rounding.
+    the gradients are averaged. The first one writes, and speaks. The weights are those of one process to rounding. With
+    `shard`, each also keeps only its rows of parameters, optimisers and shadows, and writes its own part of `state/`.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Trainer:
         device: torch.device | str | None = None,
         precision: str = "fp32",
         compile: bool | str = False,  # noqa: A002  torch's own word
+        shard: bool = False,
         accumulate: int = 1,
         patience: int = 50,
         log_every: int = 50,
@@ -88,16 +92,19 @@ class Trainer:
         self.accumulate, self.log_every, self.shown = accumulate, log_every, progress
         self.checkpoint_every, self.checkpoint_seconds = checkpoint_every, checkpoint_seconds
         self.precision, self.crew = precision, joined()
+        self.step, self.seconds, self.row = 0, 0.0, dict[str, float]()
         self.device = self._place(self.crew.device(device), compile)
+        self.sharding = self._divide(bool(compile)) if shard else None
         context = _precision(precision, self.device)
-        self.updaters = [Updater(p, i, seed, steps, patience, context, self.crew) for i, p in enumerate(self.parts)]
+        common = (seed, steps, patience, context, self.crew, self.sharding)
+        self.updaters = [Updater(part, index, *common) for index, part in enumerate(self.parts)]
         if len({updater.name for updater in self.updaters}) < len(self.updaters):
             raise ValueError(f"parts need names that differ, got {[updater.name for updater in self.updaters]}")
-        self.checkpoints = Checkpoints((self.run or Path()) / "state", keep)
+        self.checkpoints = Checkpoints((self.run or Path()) / "state", keep, self.crew if shard else ALONE)
         self.sinks: list[Sink] = [*([] if self.run is None else [CsvFile()]), *sinks] if self.crew.first else []
+        self._watched = bool(sinks)
         if sinks and self.run is None:
             raise ValueError("sinks need a run folder: give Trainer(..., run=...)")
-        self.step, self.seconds, self.row = 0, 0.0, dict[str, float]()
         self._opened, self._rng = False, dict[str, Tensor]()
         self._size: int | None = None
         self._listening: list[Sink] = []
@@ -149,8 +156,10 @@ class Trainer:
         self.row = {"seconds": self._elapsed()}
         for index, updater in enumerate(self.updaters):
             self.row |= {self._label(index) + name: figure for name, figure in updater.row().items()}
-        for sink in self._listening:
-            sink.write(self.step, self.row)
+        # a sink may call networks, and does so in the first process alone
+        with self.sharding.opened() if self.sharding is not None and self._watched else nullcontext():
+            for sink in self._listening:
+                sink.write(self.step, self.row)
 
     def resume(self) -> None:
         """Takes up what the folder holds: once, since afterwards this object is ahead of it."""
@@ -158,49 +167,63 @@ class Trainer:
             return
         with self.crew.in_turn():
             self._claim(self.run)
-            state = self.checkpoints.load()
+            state = self.checkpoints.load(self._layout())
         if state is not None:
             self.load(state)
             self.checkpoints.tidy()
             # Written after the checkpoint: a crash between the two left those of the checkpoint before.
             self._saved_step = self.step
-            if self.crew.first and weights_step(self.run / "weights.safetensors") != self.step:
+            behind = self.crew.first and weights_step(self.run / "weights.safetensors") != self.step
+            if self.crew.most(behind)[0]:
                 self._save_weights(self.run)
         self._opened = True
 
     def save(self) -> None:
-        """Writes a checkpoint and the weights, if there is a folder. Of several processes, all come here and the first
-        writes.
+        """Writes a checkpoint and the weights, if there is a folder. Of several processes all come here; the first
+        writes, and where they shard each its own rows of the checkpoint.
         """
         if self.run is None or self._saved_step == self.step:
             return
         self._saved_at = time.monotonic()
         state, failed = self.state(), None
-        if self.crew.first:
-            try:
+        try:
+            if self.crew.first or self.sharding is not None:
                 self.checkpoints.save(self.step, state)
                 self._save_weights(self.run)
-            except CheckpointError as error:
-                failed = error
+        except CheckpointError as error:
+            failed = error
         if not self.crew.most(failed is not None)[0]:
             self._saved_step = self.step
-        if failed is not None:
+        if failed is not None and self.crew.first:
             raise failed
 
     def _save_weights(self, run: Path) -> None:
-        save_weights(run / "weights.safetensors", self.weights(), {"step": str(self.step)})
+        """Of several processes that shard, all come here: what the first writes has to be gathered, and it alone keeps
+        what is.
+        """
+        kept = {name: value for name, value in self._weights() if self.crew.first}
+        if self.crew.first:
+            save_weights(run / "weights.safetensors", kept, {"step": str(self.step)})
 
     def weights(self) -> dict[str, Tensor]:
-        """What is to be used afterwards, by parameter; with several parts, under their names."""
-        found: dict[str, Tensor] = {}
+        """What is to be used afterwards, by parameter; with several parts, under their names. Processes that shard ask
+        for it together.
+        """
+        return dict(self._weights())
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        if self.sharding is not None:
+            self.sharding.fold()
         for updater in self.updaters:
             prefix = f"{updater.name}." if len(self.parts) > 1 else ""
-            state = updater.part.weights().state_dict()
-            found |= {prefix + name: value for name, value in state.items() if isinstance(value, Tensor)}
-        return found
+            for name, value in updater.part.weights().state_dict().items():
+                if isinstance(value, Tensor):
+                    yield prefix + name, whole(value)
 
     def state(self) -> dict[str, Any]:
         """All that an uninterrupted run would have at this point. Several processes ask for it together."""
+        if self.sharding is not None:
+            self.sharding.fold()
         parts = {updater.name: updater.state() for updater in self.updaters}
         self._compared(parts)
         return {
@@ -209,13 +232,15 @@ class Trainer:
             "identity": self.identity(),
             "parts": parts,
             "source": self.source.state(),
-            "rng": self._get_rng(),
+            "rng": self._every_rng(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Takes back what `state` gave; refuses that of another run."""
         if odd := differences(state["identity"], self.identity()):
             raise RefusedError(f"{self.title} was trained otherwise ({'; '.join(odd)}): choose another folder")
+        if self.sharding is not None:
+            self.sharding.fold()
         for updater in self.updaters:
             updater.load(state["parts"][updater.name])
         self.source.load(state["source"])
@@ -240,6 +265,40 @@ class Trainer:
                 for module in (part.module,) if part.compiles is None else part.compiles:
                     _compile(module, backend if isinstance(backend, str) else "inductor")
         return self.parts[0].parameters()[0].device
+
+    def _divide(self, compiled: bool) -> Sharding:
+        """Leaves each process its rows of the networks that the parts name, and of their shadows."""
+        sharding = Sharding(self.crew, self.device)
+        if compiled:
+            raise InputError("--shard and --compile (shard=True, compile=True) do not go together: choose one")
+        # Afterwards nobody could tell: each process has its rows of what it began with
+        modules = [module for part in self.parts for module in (part.module, *(its.module for its in part.shadows))]
+        self._compared([dict(module.state_dict()) for module in modules])
+        for index, part in enumerate(self.parts):
+            sharding.shard((part.module,) if part.compiles is None else part.compiles, part.name or f"part{index}")
+        for part in self.parts:
+            for shadow in part.shadows:
+                sharding.follow(shadow.module, shadow.follows)
+                shadow.pair()
+        return sharding
+
+    def _layout(self) -> Layout | None:
+        """Where the rows of a checkpoint's tensors go: to a sharded parameter, or to what is kept of its rows."""
+        if self.sharding is None:
+            return None
+        homes: dict[str, Tensor] = {}
+        for updater in self.updaters:
+            module, at = updater.part.module, f"parts/{updater.name}"
+            modules = {f"{at}/shadows/{index}/module": its.module for index, its in enumerate(updater.part.shadows)}
+            modules |= {f"{at}/optimisers/{index}": module for index in range(len(updater.optimisers))}
+            for place, its in {f"{at}/module": module, **modules}.items():
+                homes |= {f"{place}/{name}": parameter for name, parameter in its.named_parameters()}
+
+        def home(name: str, size: torch.Size) -> Tensor | None:
+            parameter = homes.get(name, homes.get(name.rpartition("/")[0]))  # ".../weight/exp_avg" is of ".../weight"
+            return parameter if fits(size, parameter) else None
+
+        return home
 
     def _begin(self, stack: ExitStack) -> Progress:
         """All that is opened for the time of the run, and closed however it ends."""
@@ -270,13 +329,12 @@ class Trainer:
     def _get_rng(self) -> dict[str, Any]:
         states: dict[str, Any] = {"cpu": torch.get_rng_state()}
         states |= {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
-        if self.crew.size == 1:
-            return states
-        every = self.crew.collected(states)
-        mine = every[self.crew.rank]
-        return (
-            mine | {"others": {str(rank): its for rank, its in enumerate(every) if rank}} if self.crew.first else mine
-        )
+        return states
+
+    def _every_rng(self) -> dict[str, Any]:
+        """The generators of the first process, and under `others` those of the others."""
+        first, *others = self.crew.collected(self._get_rng())
+        return first | ({"others": {str(rank): its for rank, its in enumerate(others, 1)}} if others else {})
 
     def _set_rng(self) -> None:
         """torch's own generators (dropout uses them) begin from the seed, another one in each process, or go on from

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from kedge.errors import InputError
 from kedge.train.checkpoint import CheckpointError
 from kedge.train.crew import Crew
 from kedge.train.meter import Meter
 from kedge.train.optimisers import moved_by, set_rates
 from kedge.train.part import Backward, Batch, Figure, Info, Part, Tick
+from kedge.train.shards import Sharding, is_shard, local, own_rows
 from kedge.train.source import nonfinite, samples
 
 Precision = Callable[[], AbstractContextManager[Any]]
@@ -29,10 +31,18 @@ class Updater:
     """Updates one part, and holds what that needs: optimisers, counters, the figures of the next row."""
 
     def __init__(
-        self, part: Part, index: int, seed: int, steps: int, patience: int, precision: Precision, crew: Crew
+        self,
+        part: Part,
+        index: int,
+        seed: int,
+        steps: int,
+        patience: int,
+        precision: Precision,
+        crew: Crew,
+        sharding: Sharding | None = None,
     ) -> None:
         self.part, self.index, self.seed, self.steps = part, index, seed, steps
-        self.patience, self.precision, self.crew = patience, precision, crew
+        self.patience, self.precision, self.crew, self.sharding = patience, precision, crew, sharding
         self.name = part.name or f"part{index}"
         if crew.size > 1 and not (part.shared and isinstance(part.gradient, Backward)):
             raise ValueError(
@@ -53,7 +63,7 @@ class Updater:
             mean, infos = self._exchange(mean, infos)
             gradients = self._gradients()
             # The one number that is waited for: without it a bad update could not be held back.
-            norm = float(total_norm(gradients) + 0 * mean)
+            norm = float(self._norm(gradients) + 0 * mean)
             if not math.isfinite(norm):
                 self._skip(batches, step, mean)
                 continue
@@ -71,7 +81,9 @@ class Updater:
         for offset, batch in enumerate(batches):
             tick = Tick(step, self.seed, self.index, turn + offset, self.device, self.crew)
             loss, info = self._loss(batch, tick)
-            self.part.gradient(loss, self.parameters, share, tick)
+            # of a network that was gathered, the leaves of the graph are what its module holds now
+            leaves = self.parameters if self.sharding is None else self.part.parameters()
+            self.part.gradient(loss, leaves, share, tick)
             mean = loss.detach().mean() if loss.ndim else loss.detach()
             total = mean if total is None else total + mean
             infos.extend(info.items())
@@ -85,13 +97,12 @@ class Updater:
             return mean, infos
         figures = [torch.as_tensor(figure).detach().double().mean().cpu() for _, figure in infos]
         mean = mean.clone()
-        self.crew.gradients(self.parameters, mean)
+        self.crew.gradients([p for p in self.parameters if not is_shard(p)], mean)  # those of shards are averaged
         self.crew.average(figures)
         return mean, [(name, figure) for (name, _), figure in zip(infos, figures, strict=True)]
 
     def _loss(self, batch: Batch, tick: Tick) -> tuple[Tensor, Info]:
-        with self.precision():
-            answer = self.part.loss(batch, tick)
+        answer = self._answer(batch, tick)
         if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], Tensor)):
             raise TypeError(f"{self.name}: a loss returns (tensor, dictionary of figures), this one {_kind(answer)}")
         loss, info = answer
@@ -104,14 +115,37 @@ class Updater:
             raise ValueError(f"{self.name}: its loss depends on no trainable parameter")
         return loss, info
 
+    def _answer(self, batch: Batch, tick: Tick) -> Any:
+        try:
+            with self.precision():
+                return self.part.loss(batch, tick)
+        except RuntimeError as error:
+            if self.sharding is None or "DTensor" not in str(error):
+                raise
+            raise InputError(
+                f"{self.name}: its loss reads parameters without calling the module that holds them, so it cannot be "
+                "sharded: name the modules that are called, Part(compiles=...), or train without --shard"
+            ) from error
+
     def _gradients(self) -> list[Tensor]:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if not gradients:
             raise ValueError(f"{self.name}: its loss depends on none of the parameters of this part")
         return gradients
 
+    def _norm(self, gradients: list[Tensor]) -> Tensor:
+        """The length of all gradients together, those of shards over all processes."""
+        if self.sharding is None:
+            return total_norm(gradients)
+        whole, rows = [g for g in gradients if not is_shard(g)], [local(g) for g in gradients if is_shard(g)]
+        squares = [self.crew.total(total_norm(rows).square())] if rows else []
+        return torch.stack([*squares, *([total_norm(whole).square()] if whole else [])]).sum().sqrt()
+
     def _move(self, gradients: list[Tensor], norm: float) -> None:
         clip = self.part.clip
+        if self.sharding is not None:
+            self.sharding.fold()
+            gradients = [local(gradient) for gradient in gradients]
         if clip is not None and norm > clip:
             torch._foreach_mul_(gradients, clip / norm)  # pyright: ignore[reportPrivateImportUsage]
             self.counts["clipped"] += 1
@@ -183,7 +217,11 @@ def load_optimiser(optimiser: Optimizer, names: dict[int, str], saved: dict[str,
     groups = optimiser.state_dict()["param_groups"]
     order = [p for group in optimiser.param_groups for p in group["params"]]
     known = [names[id(moved_by(p))] for p in order]
-    memory = {index: saved[name] for index, name in enumerate(known) if name in saved}
+    memory = {
+        index: own_rows(saved[name], dict.fromkeys(saved[name], order[index]))
+        for index, name in enumerate(known)
+        if name in saved
+    }
     optimiser.load_state_dict({"state": memory, "param_groups": groups})
 
 
@@ -198,7 +236,7 @@ def load_module(module: torch.nn.Module, saved: dict[str, Any], where: str) -> N
     if odd:
         shown = ", ".join(odd[:3]) + (f" and {len(odd) - 3} more" if len(odd) > 3 else "")
         raise CheckpointError(f"{where}: the checkpoint is of another {type(module).__name__} ({shown})")
-    module.load_state_dict(saved)
+    module.load_state_dict(own_rows(saved, here))
 
 
 def _kind(answer: Any) -> str:

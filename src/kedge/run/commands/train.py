@@ -53,6 +53,9 @@ class Train(Command):
     """What networks compute in while they are trained; their weights stay in full precision."""
     compile: bool = False
     """Compile the networks before they are trained: half a minute that pays on a GPU, and in long trainings."""
+    shard: bool = False
+    """Divide parameters, optimisers and averages among the processes that torchrun has started, instead of keeping all
+    of them in each."""
 
     def run(self, recipe: Any, name: str) -> Outcome:
         """Opens or makes the data, and trains."""
@@ -61,9 +64,12 @@ class Train(Command):
     def carried_out(self, recipe: Any, name: str, watch: Callable[[Any], Any] | None = None) -> Outcome:
         """The same; `watch` gives a sink that sees the training as it goes on."""
         device = self.place(wide=getattr(recipe, "width", 0) >= WIDE)
-        from kedge.train import joined
+        from kedge.train.crew import joined
+        from kedge.train.shards import several
 
         together = joined()
+        if self.shard:
+            several(together)
         task = environment(self.env or "maze2d-large", self.goal) if self.env or not self.data else None
         if self.goal is not None and task is None:
             raise InputError("--goal moves the goal of a maze: give --env as well")
@@ -78,7 +84,7 @@ class Train(Command):
                 logs = self._logs(task)
             self.check(recipe, task, logs)
             device = together.device(device)
-            how = {"device": device, "precision": self.precision, "compile": self.compile}
+            how = {"device": device, "precision": self.precision, "compile": self.compile, "shard": self.shard}
             trained(recipe, logs, out, task, self.seed, self.data, watch, **how)
         lines = [done or f"trained: {short(out)}", f"next: kedge eval {short(out)}"]
         found = {"run": str(out), "recipe": name, "env": task.name if task else None}
