@@ -19,7 +19,7 @@ from drilling.scene import REWARD, Scene, logged
 from drilling.trial import Trial, Verdict, apart, content, lost, sums, untidy
 
 KILLS, DISKS, FUZZ = 4, 1, 60
-"""Of each of two commands; sizes and numbers of files, of each of two commands; inputs."""
+"""Of each of two commands; pages and files that are refused, of each of two commands; inputs."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,8 @@ def test_full_disks_are_one_line_and_then_no_hindrance(drilled: dict[str, Any]) 
     if not disks.permitted():
         pytest.skip("namespaces are not permitted here")
     assert odd(drilled, "disk") == []
-    assert drilled["disk"]["counts"]["full"] >= 2 * DISKS
+    counts = drilled["disk"]["counts"]
+    assert (counts["full"], counts["enough"]) == (4 * DISKS, 0), "each is refused what it is to be refused"
 
 
 def test_broken_inputs_are_one_line_and_harm_nothing(drilled: dict[str, Any]) -> None:
@@ -107,6 +108,44 @@ def test_what_was_there_is_looked_for(tmp_path: Path) -> None:
     (tmp_path / "gone").unlink()
     (tmp_path / "new").touch()
     assert lost(before, tmp_path) == ["changed", "gone"]
+
+
+def test_every_page_that_is_taken_is_one_to_be_refused_once_for_each_time() -> None:
+    """Two at once, one given back, one and another taken: four."""
+    assert [(one.moment, one.more) for one in disks.taken([1, 1, 3, 2, 3, 3, 4])] == [(1, 0), (1, 1), (3, 0), (5, 0)]
+
+
+def test_a_disk_holds_what_it_holds_and_no_more(tmp_path: Path) -> None:
+    """In a process of its own, for it has mounts of its own."""
+    if not disks.permitted():
+        pytest.skip("namespaces are not permitted here")
+    (tmp_path / "run").mkdir()
+    pid = os.fork()
+    if pid == 0:
+        wrong = "it failed"
+        try:
+            wrong = str(_filled(disks.Disk(tmp_path / "disk"), tmp_path / "run"))
+        finally:
+            (tmp_path / "told").write_text(wrong)
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert (tmp_path / "told").read_text() == str([True, True, False, True, False, True])
+    assert list((tmp_path / "run").iterdir()) == [], "nobody else sees it"
+
+
+def _filled(disk: disks.Disk, folder: Path) -> list[bool]:
+    """Whether pages, and then files, could be had: with room, one more, another, and so on."""
+    disk.mounted(folder)
+    had = []
+    for how, tries in ((None, 1), ({"pages": 1}, 2), ({"files": 1}, 2), ({}, 1)):
+        disk.fill(**how) if how is not None else None
+        for _ in range(tries):
+            try:
+                (folder / f"{len(had)}").write_bytes(bytes(0 if how and "files" in how else disks.PAGE))
+                had.append(True)
+            except OSError:
+                had.append(False)
+    return had
 
 
 def test_sizes_are_spread_over_all() -> None:
