@@ -19,7 +19,7 @@ from drilling.scene import REWARD, Scene, logged
 from drilling.trial import Trial, Verdict, apart, content, lost, sums, untidy
 
 KILLS, DISKS, FUZZ = 4, 1, 60
-"""Of each of two commands; pages and files that are refused, of each of two commands; inputs."""
+"""Of each of two commands; writes and files that are refused, of each of two commands; inputs."""
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +110,9 @@ def test_what_was_there_is_looked_for(tmp_path: Path) -> None:
     assert lost(before, tmp_path) == ["changed", "gone"]
 
 
-def test_every_page_that_is_taken_is_one_to_be_refused_once_for_each_time() -> None:
-    """Two at once, one given back, one and another taken: four."""
-    assert [(one.moment, one.more) for one in disks.taken([1, 1, 3, 2, 3, 3, 4])] == [(1, 0), (1, 1), (3, 0), (5, 0)]
+def test_every_write_that_takes_room_is_one_whose_last_page_is_refused() -> None:
+    """Two pages at once, one given back, one and another taken: three writes."""
+    assert [(one.moment, one.more) for one in disks.taken([1, 1, 3, 2, 3, 3, 4])] == [(1, 1), (3, 0), (5, 0)]
 
 
 def test_a_disk_holds_what_it_holds_and_no_more(tmp_path: Path) -> None:

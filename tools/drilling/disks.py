@@ -1,8 +1,9 @@
 """Disks that are full, really: a file system in memory, in a mount namespace of the trial's own, which from a moment on
 holds no more than it holds by then.
 
-A command takes pages and files as it goes, and gives some back. Every one that it takes, once for each time that it is
-taken, is a trial: that one is refused, and all that come after it.
+A command writes file after file, and gives room back between them. Every write that takes room is a trial, in which the
+last page that it takes is refused, and every file and folder that is made is one, in which it is refused; in both, so is
+all that comes after.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def permitted() -> bool:
 
 @dataclass(frozen=True)
 class Taken:
-    """A page or a file that a command takes: after which moment, and how many it has taken since then."""
+    """What a write takes last: after which moment it begins, and how many pages or files it has taken by then."""
 
     moment: int
     more: int
@@ -123,7 +124,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Known:
-    """A command: every page and every file that it takes, and what it leaves where there is room."""
+    """A command: its writes, the files and folders that it makes, and what it leaves where there is room."""
 
     name: str
     pages: list[Taken]
@@ -182,11 +183,11 @@ def _watched(scene: Scene, name: str, place: Path) -> Known:
 def taken(used: Sequence[int]) -> list[Taken]:
     """From what is used at each moment."""
     grown = enumerate(after - before for before, after in pairwise(used))
-    return [Taken(moment, more) for moment, growth in grown for more in range(growth)]
+    return [Taken(moment, growth - 1) for moment, growth in grown if growth > 0]
 
 
 def trials(scene: Scene, commands: Sequence[Known], count: int | None) -> Iterator[Trial]:
-    """Every page that a command takes, or `count` of them, and every file or as many."""
+    """Every write of a command, or `count` of them, and every file and folder that it makes or as many."""
     for one in commands:
         for kind, found in (("pages", one.pages), ("files", one.files)):
             for number in spread(list(range(len(found))), count):
