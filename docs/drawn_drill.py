@@ -50,5 +50,16 @@ def _row(name: str, one: Mapping[str, Any], shown: tuple[str, ...]) -> list[str]
 def _where(name: str, one: Mapping[str, Any]) -> str:
     machine, again = one["machine"], one.get("again", {}).get("trials", ())
     said = f"{name.capitalize()}: commit `{one['commit'][:12]}`, {machine['cpu']}, {machine['cores']} cores"
+    said += _parts(one["counts"])
     mended = f"; {len(again)} that were not as promised have been tried again since what they found was mended"
     return f"{said}{mended if again else ''}.\n"
+
+
+def _parts(counts: Mapping[str, int]) -> str:
+    """How many trials fell to each command, or to each source of inputs."""
+    parts: dict[str, int] = {}
+    for key, count in counts.items():
+        part, divided, _ = key.partition(": ")
+        if divided:
+            parts[part] = parts.get(part, 0) + count
+    return "; " + ", ".join(f"{part} {count:,}" for part, count in parts.items()) if parts else ""

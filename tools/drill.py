@@ -60,9 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="runs that are killed, of each command")
-    parser.add_argument(
-        "--disks", type=int, default=None, help="writes and files refused, of each command; default all"
-    )
+    parser.add_argument("--disks", type=int, default=None, help="writes and files refused, of each command; or all")
     parser.add_argument("--commands", nargs="*", choices=list(disks.COMMANDS), help="whose disks are filled")
     parser.add_argument("--fuzz", type=int, default=1000, help="broken inputs")
     parser.add_argument("--sources", nargs="*", choices=list(fuzz.SOURCES), help="of broken inputs")

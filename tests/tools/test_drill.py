@@ -5,20 +5,29 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
+import struct
 import subprocess
 import sys
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import drill
-from drilling import disks, fuzz
+from drilling import disks, fuzz, meeting
+from drilling.healthy import Beside
+from drilling.hostile import Raw
+from drilling.meeting import Visit, unseemly
 from drilling.scene import REWARD, Scene, logged
 from drilling.trial import Trial, Verdict, apart, content, lost, sums, untidy
 
-KILLS, DISKS, FUZZ = 4, 1, 60
+KILLS, DISKS, FUZZ = 4, 1, 63
 """Of each of two commands; writes and files that are refused, of each of two commands; inputs."""
 
 
@@ -148,6 +157,116 @@ def _filled(disk: disks.Disk, folder: Path) -> list[bool]:
     return had
 
 
+@pytest.mark.parametrize(
+    ("err", "wrong"),
+    [
+        ("serving runs/fv at ws://127.0.0.1:1; Ctrl-C stops it\nthe agent failed: a nan\n", ""),
+        ("Traceback (most recent call last):\n  x\nValueError: no\n", "a traceback"),
+        ("again\n" * 50, "50 lines"),
+    ],
+)
+def test_a_server_s_log_is_a_few_lines(err: str, wrong: str) -> None:
+    assert unseemly(err).startswith(wrong)
+    assert bool(unseemly(err)) == bool(wrong)
+
+
+def closing(code: int, reason: str) -> bytes:
+    data = code.to_bytes(2, "big") + reason.encode()
+    return bytes([0x88, len(data)]) + data
+
+
+WHY = b'{"refused": "late", "why": "it took too long"}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused", "wrong"),
+    [
+        (closing(1008, "a seed is for a reset"), True, ""),
+        (bytes([0x81, len(WHY)]) + WHY, True, ""),
+        (b"", False, ""),
+        (bytes([0x82, 1]) + b"x", False, ""),
+        (closing(1008, ""), True, "closed with 1008, and no reason"),
+        (closing(1008, "one\ntwo"), True, "closed with 1008, and no reason"),
+        (closing(1011, "the agent failed"), True, "closed with 1011"),
+        (closing(1006, "it broke"), True, "closed with 1006"),
+        (bytes([0x81, 13]) + b'{"refused":1}', True, "refused without a line that says why"),
+        (None, True, "cut off without a word"),
+    ],
+)
+def test_a_stranger_is_refused_with_a_reason_or_taken(
+    answer: bytes | None, refused: bool, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a server that answers one thing to whatever it is sent. A code of the agent's own failing is for a message
+    that may make it fail.
+    """
+    monkeypatch.setattr(meeting, "HEARS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as listening, ExitStack() as left:
+
+        def serve() -> None:
+            there, _ = listening.accept()
+            there.recv(4096)
+            there.sendall(b"HTTP/1.1 101 Yes\r\n\r\n" + bytes([0x82, 1]) + b"m")
+            there.recv(4096)
+            if answer is None:
+                there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                there.close()
+            else:
+                there.sendall(answer)
+                left.callback(there.close)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
+        found = Visit("it", Raw.framed(Raw.BINARY, b"x")).pay(url, "/", left)
+        thread.join(10)
+    assert found[0] == refused
+    assert found[1].startswith(f"it: {wrong}" if wrong else "")
+    assert bool(found[1]) == bool(wrong)
+
+
+class Told(Beside):
+    """Is answered 0, 1, 2 and so on; alone it would be `wrong` at 1."""
+
+    def __init__(self, wrong: float, fails: bool = False) -> None:
+        super().__init__()
+        self.wrong, self.fails = wrong, fails
+
+    def answers(self, url: str) -> Iterator[tuple[Any, Any]]:
+        for number in range(100):
+            yield None, (float(number),)
+            if self.fails:
+                raise ConnectionError("it is gone")
+
+    def told(self, place: Path) -> Iterator[Any]:
+        return iter([(self.wrong if number == 1 else float(number),) for number in range(len(self.asked))])
+
+
+@pytest.mark.parametrize(
+    ("healthy", "wrong"),
+    [
+        (Told(1.0), ""),
+        (Told(np.nextafter(1.0, 2.0)), "answer 1 of 2 to the client beside it is another"),
+        (Told(1.0, fails=True), "the client beside it failed: ConnectionError: it is gone"),
+    ],
+)
+def test_the_client_beside_has_its_answers_bit_for_bit(
+    healthy: Told, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drilling.healthy.PAUSE", 30.0)
+    healthy.begin("")
+    found = healthy.end(Path())
+    assert found.startswith(wrong)
+    assert bool(found) == bool(wrong)
+
+
+def test_a_server_that_is_gone_before_it_listens_is_not_waited_for(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("kedge: no such run\n")
+    assert meeting.address(log, lambda: False) is None
+    log.write_text("playing runs/fv at http://127.0.0.1:81/\n")
+    assert meeting.address(log, lambda: True) == "ws://127.0.0.1:81"
+
+
 def test_sizes_are_spread_over_all() -> None:
     assert disks.spread(list(range(1, 101)), 4) == [13, 38, 63, 88]
     assert disks.spread([1, 2, 3], None) == disks.spread([1, 2, 3], 9) == [1, 2, 3]
@@ -168,7 +287,6 @@ def test_an_input_can_be_drawn_again(source: str, tmp_path: Path) -> None:
 
 def small_scene(root: Path) -> None:
     """Files like those of a scene."""
-    import numpy as np
     import torch
     from safetensors.torch import save_file
 

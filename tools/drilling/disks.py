@@ -1,9 +1,9 @@
 """Disks that are full, really: a file system in memory, in a mount namespace of the trial's own, which from a moment on
 holds no more than it holds by then.
 
-A command writes file after file, and gives room back between them. Every write that takes room is a trial, in which the
-last page that it takes is refused, and every file and folder that is made is one, in which it is refused; in both, so is
-all that comes after.
+A command writes file after file, and gives room back between them. Every write that takes room is a trial, in which
+the last page that it takes is refused, and every file and folder that is made is one, in which it is refused; in both,
+so is all that comes after.
 """
 
 from __future__ import annotations
