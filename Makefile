@@ -19,7 +19,9 @@ export OMP_NUM_THREADS := 1
 PIP := $(if $(CI),-qq,$(shell [ -t 2 ] && echo --progress-bar on || echo -qq)) --disable-pip-version-check --no-compile
 
 # $(call timed,NAME,COMMAND[,COMMAND]): runs one or two, the second also where the first has failed; says how long it took.
+# `beside` runs two at once.
 timed = @echo "--- $(1)"; TIMEFORMAT="--- $(1): %0R s"; time { bad=; $(2) || bad=1; $(if $(3),$(3) || bad=1;) [ -z "$$bad" ]; }
+beside = $(call timed,$(1),{ $(2) & $(3) || bad=1; wait $$!; })
 
 ##@ The two commands
 demo: $(LEAN)  ## Demonstrations, training, evaluation and report, from nothing, in minutes. FRESH=1 starts over
@@ -36,11 +38,11 @@ types: install  ## Types; strict on the kernel
 layers: install  ## Which room may import which
 	$(call timed,layers,$(BIN)/lint-imports --no-logo)
 unit: install  ## Unit tests, on JOBS cores
-	$(call timed,unit,$(BIN)/pytest -n $(JOBS) --ignore tests/test_demo.py)
+	$(call timed,unit,$(BIN)/pytest -n $(JOBS) --dist worksteal --ignore tests/test_demo.py)
 wheel: install  ## The demo at small scale: from the built wheel, outside the source tree
 	$(call timed,wheel,$(BIN)/pytest --durations=0 tests/test_demo.py)
 docs: install  ## The documentation, warnings as errors, and its code blocks as tests
-	$(call timed,docs,$(BIN)/sphinx-build -q --no-color -W --keep-going -b html docs docs/_build/html,$(BIN)/pytest -p no:cacheprovider --durations=3 README.md docs)
+	$(call beside,docs,$(BIN)/sphinx-build -q --no-color -W --keep-going -b html docs docs/_build/html,$(BIN)/pytest -p no:cacheprovider --durations=3 --ignore docs/_drawn README.md docs)
 mutants: install  ## The mutations whose files changed since `make mutate`, and a sample of the rest
 	$(call timed,mutants,$(BIN)/python tools/mutate.py --changed --sample 5 --jobs $(JOBS))
 

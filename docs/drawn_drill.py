@@ -14,12 +14,13 @@ RESULT = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "dr
 KINDS = {"kill": "kills", "disk": "full disks", "fuzz": "broken inputs"}
 COUNTS = {
     "kill": ("kills", "again", "missed"),
-    "disk": ("full", "enough"),
+    "disk": ("full", "went on", "enough"),
     "fuzz": ("refused", "succeeded"),
 }
 WORDS = {
     "kills": "kills that met the run", "again": "of these of a run that had been killed before",
     "missed": "kills that came after its end", "full": "ended for want of room", "enough": "had enough",
+    "went on": "went on without a checkpoint and said so",
     "refused": "refused in one line", "succeeded": "succeeded all the same",
 }  # fmt: skip
 
@@ -43,12 +44,23 @@ def draw_drill() -> None:
 
 def _row(name: str, one: Mapping[str, Any], shown: tuple[str, ...]) -> list[str]:
     counts = one["counts"]
-    said = ", ".join(f"{counts.get(key, 0):,} {WORDS[key]}" for key in shown)
+    said = ", ".join(f"{counts[key]:,} {WORDS[key]}" for key in shown if key in counts)
     return [name, f"{counts['trials']:,}", said, str(len(one["odd"]))]
 
 
 def _where(name: str, one: Mapping[str, Any]) -> str:
     machine, again = one["machine"], one.get("again", {}).get("trials", ())
     said = f"{name.capitalize()}: commit `{one['commit'][:12]}`, {machine['cpu']}, {machine['cores']} cores"
+    said += _parts(one["counts"])
     mended = f"; {len(again)} that were not as promised have been tried again since what they found was mended"
     return f"{said}{mended if again else ''}.\n"
+
+
+def _parts(counts: Mapping[str, int]) -> str:
+    """How many trials fell to each command, or to each source of inputs."""
+    parts: dict[str, int] = {}
+    for key, count in counts.items():
+        part, divided, _ = key.partition(": ")
+        if divided:
+            parts[part] = parts.get(part, 0) + count
+    return "; " + ", ".join(f"{part} {count:,}" for part, count in parts.items()) if parts else ""

@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from forked import Forked
+
 
 def rows(run: Path) -> list[dict[str, str]]:
     """The table, but for the time."""
@@ -14,7 +16,7 @@ def rows(run: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-def interrupt_at(process: subprocess.Popen[str], run: Path, step: int, number: int) -> tuple[int, str]:
+def interrupt_at(process: subprocess.Popen[str] | Forked, run: Path, step: int, number: int) -> tuple[int, str]:
     """Sends the signal once the table shows that `step` was passed; returns the exit code and what was said."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
@@ -24,4 +26,5 @@ def interrupt_at(process: subprocess.Popen[str], run: Path, step: int, number: i
         time.sleep(0.002)
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
+    assert process.returncode is not None
     return process.returncode, said

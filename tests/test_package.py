@@ -32,6 +32,19 @@ import json
 print(json.dumps({"seconds": seconds, "modules": sorted(set(sys.modules) - before), "file": kedge.__file__}))
 """
 
+AGAIN = """
+import os, sys, time
+import torch
+for _ in range(6):
+    sys.stdout.flush()
+    if os.fork() == 0:
+        start = time.perf_counter()
+        import kedge
+        print(time.perf_counter() - start, flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+
 EVERY_NAME = """
 import json, sys
 import torch
@@ -39,6 +52,7 @@ before = set(sys.modules)
 import kedge
 mazes = {"Scores", "compare", "envs", "evaluate", "export", "load", "plan", "recipes"}  # with their physics
 names = [name for name in kedge.__all__ if name not in mazes and getattr(kedge, name) is not None]
+print(json.dumps({"names": names, "modules": sorted(set(sys.modules) - before)}))
 """
 
 HEAVY = {
@@ -71,8 +85,9 @@ def test_types_are_shipped() -> None:
 
 
 def test_import_costs_less_than_three_tenths_of_a_second_beyond_torch() -> None:
-    python(IMPORT)  # writes the byte code
-    seconds = [json.loads(python(IMPORT))["seconds"] for _ in range(5)]
+    """Six processes that have imported torch import kedge; the first writes the byte code."""
+    seconds = [float(line) for line in python(AGAIN).splitlines()][1:]
+    assert len(seconds) == 5
     assert statistics.median(seconds) < 0.3, f"seconds: {seconds}"
 
 
@@ -84,10 +99,9 @@ def test_import_leaves_the_heavy_parts_alone() -> None:
 
 def test_public_names_are_there_and_the_kernel_s_leave_the_heavy_parts_alone() -> None:
     assert all(getattr(kedge, name) is not None for name in kedge.__all__)
-    names = json.loads(python(f"{EVERY_NAME}\nprint(json.dumps(names))"))
-    assert set(names) >= {"sample", "Denoiser", "paths", "solvers", "grids", "hooks", "exact", "nets"}
-    loaded = json.loads(python(f"{EVERY_NAME}\nprint(json.dumps(sorted(set(sys.modules) - before)))"))
-    assert not {name.partition(".")[0] for name in loaded} & HEAVY
+    found = json.loads(python(EVERY_NAME))
+    assert set(found["names"]) >= {"sample", "Denoiser", "paths", "solvers", "grids", "hooks", "exact", "nets"}
+    assert not {name.partition(".")[0] for name in found["modules"]} & HEAVY
 
 
 @pytest.mark.skipif(os.environ.get("KEDGE_NO_HOOK") == "1", reason="the import hook is switched off")

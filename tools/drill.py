@@ -1,7 +1,7 @@
 """The reliability drill: kedge's commands under kills, full disks and broken inputs.
 
     python tools/drill.py                             all of it, an hour or so
-    python tools/drill.py --kills 8 --disks 1 --fuzz 60
+    python tools/drill.py --kills 8 --disks 1 --fuzz 70
     python tools/drill.py --only fuzz:1234            one trial again, with all that the command said
 
 What must hold is said in docs/reliability.md. One process imports kedge and forks a child for every trial and every
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="runs that are killed, of each command")
-    parser.add_argument("--disks", type=int, default=None, help="sizes of a full disk, of each command; by default all")
+    parser.add_argument("--disks", type=int, default=None, help="writes and files refused, of each command; or all")
     parser.add_argument("--commands", nargs="*", choices=list(disks.COMMANDS), help="whose disks are filled")
     parser.add_argument("--fuzz", type=int, default=1000, help="broken inputs")
     parser.add_argument("--sources", nargs="*", choices=list(fuzz.SOURCES), help="of broken inputs")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Iterator
 
 import pytest
+
+from forked import Forks, forking
 
 SCRIPT = """
 import torch
@@ -39,6 +40,12 @@ for args in (wider, (*wider[:2], wider[2].without())):
 """
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with forking("torch._dynamo", "torch.export", "kedge.nets") as found:
+        yield found
+
+
 @pytest.mark.parametrize("work", [COMPILE, EXPORT], ids=["compile", "export"])
 @pytest.mark.parametrize(
     "net",
@@ -50,7 +57,7 @@ for args in (wider, (*wider[:2], wider[2].without())):
     ],
     ids=["MLP", "DiT1D", "UNet1D", "Fourier-ConvNet"],
 )
-def test_one_graph_holds_the_whole_network(net: str, work: str) -> None:
-    script = SCRIPT.format(net=net) + work
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_one_graph_holds_the_whole_network(net: str, work: str, forks: Forks) -> None:
+    process = forks.start("-c", SCRIPT.format(net=net) + work)
+    said = process.communicate(timeout=100)[1]
+    assert process.returncode == 0, said[-2000:]

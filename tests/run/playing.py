@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from websockets.sync.client import ClientConnection, connect
 
 import kedge
+from drilling.tab import Tab, plan_of
 from kedge.data import Normaliser
 from kedge.envs import Layout
 from kedge.plan import Agent, Chase, Judge
@@ -82,52 +80,6 @@ def served(app: Any, port: int = 0) -> Iterator[int]:
         servers[0].should_exit = True
         thread.join(20)
         assert not thread.is_alive()
-
-
-class Tab:
-    """A page as the server sees it."""
-
-    def __init__(self, port: int, token: str = "", **headers: str) -> None:
-        address = f"ws://127.0.0.1:{port}/live" + (f"?token={token}" if token else "")
-        self.context = connect(address, additional_headers=headers, open_timeout=10)
-        self.socket: ClientConnection = self.context.__enter__()
-        self.n = 0
-
-    def say(self, word: str, **rest: Any) -> int:
-        self.n += 1
-        self.socket.send(json.dumps({"do": word, "n": self.n, **rest}))
-        return self.n
-
-    def hear(self, wanted: Callable[[dict[str, Any]], bool], seconds: float = 10.0) -> dict[str, Any]:
-        """The first message that is wanted; those before it are passed over."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
-                message = self.socket.recv(timeout=max(end - time.monotonic(), 0.01))
-            except TimeoutError:
-                break
-            words = plan_of(message) if isinstance(message, bytes) else json.loads(message)
-            if wanted(words):
-                return words
-        raise TimeoutError("nothing of the kind was said")
-
-    def kind(self, kind: str, seconds: float = 10.0) -> dict[str, Any]:
-        return self.hear(lambda words: words["type"] == kind, seconds)
-
-    def plan(self, n: int, seconds: float = 10.0) -> dict[str, Any]:
-        """The first plan that knows of message n."""
-        return self.hear(lambda words: words["type"] == "plan" and words["n"] >= n, seconds)
-
-    def close(self) -> None:
-        self.context.__exit__(None, None, None)
-
-
-def plan_of(message: bytes) -> dict[str, Any]:
-    """A plan as it was sent, as the page reads it."""
-    length = int.from_bytes(message[:4], "little")
-    head = json.loads(message[4 : 4 + length])
-    head["pictures"] = np.frombuffer(message[4 + length :], "<i2").reshape(head["shape"]) / 1000
-    return head
 
 
 __all__ = ["ROOM", "Tab", "Ways", "agent", "application", "plan_of", "served", "table", "trained"]

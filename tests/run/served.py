@@ -1,14 +1,10 @@
-"""What the tests of the server share: agents by script, a client that is written from openpi's protocol alone, a raw
-socket for what no client would send, and a healthy client that goes on beside it all.
+"""What the tests of the server share: agents by script, a client that is written from openpi's protocol alone, and a
+healthy client that goes on beside it all. What no client would send is in `drilling.hostile`.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import os
-import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -121,91 +117,6 @@ class Openpi:
             return x
 
         return msgpack.unpackb(data, object_hook=hook)
-
-
-class Raw:
-    """A socket on which anything can be sent, after a handshake or without one."""
-
-    TEXT, BINARY, CONT, PING = 1, 2, 0, 9
-
-    def __init__(self, url: str, handshake: bool = True, buffer: int | None = None, **headers: str) -> None:
-        host, _, port = url.removeprefix("ws://").rpartition(":")
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        if buffer is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        self.socket.settimeout(10)
-        self.socket.connect((host, int(port)))
-        self.got = b""
-        if handshake:
-            key = base64.b64encode(os.urandom(16)).decode()
-            said = {"Host": host, "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": key} | headers
-            lines = "".join(f"{name}: {value}\r\n" for name, value in said.items())
-            self.socket.sendall(f"GET / HTTP/1.1\r\n{lines}Sec-WebSocket-Version: 13\r\n\r\n".encode())
-            while b"\r\n\r\n" not in self.got:
-                self.got += self.socket.recv(4096)
-            head, _, self.got = self.got.partition(b"\r\n\r\n")
-            if b" 101 " not in head:
-                self.socket.close()
-                raise ConnectionRefusedError(head.decode())
-            assert self.frame()[0] == self.BINARY, "the metadata"
-
-    def __enter__(self) -> Raw:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.socket.close()
-
-    @staticmethod
-    def framed(opcode: int, payload: bytes, fin: bool = True, declared: int | None = None) -> bytes:
-        """A masked frame, the mask being zero; it may declare another length than it has."""
-        size = len(payload) if declared is None else declared
-        if size < 126:
-            length = struct.pack("!B", 128 | size)
-        else:
-            length = struct.pack("!BH", 128 | 126, size) if size < 2**16 else struct.pack("!BQ", 128 | 127, size)
-        return struct.pack("!B", 128 * fin | opcode) + length + bytes(4) + payload
-
-    def send(self, payload: bytes, opcode: int = 2, **more: Any) -> None:
-        self.socket.sendall(self.framed(opcode, payload, **more))
-
-    def frame(self) -> tuple[int, bytes]:
-        """The next frame of the server."""
-        head = self._take(2)
-        size = head[1] & 127
-        if size == 126:
-            size = struct.unpack("!H", self._take(2))[0]
-        elif size == 127:
-            size = struct.unpack("!Q", self._take(8))[0]
-        return head[0] & 15, self._take(size)
-
-    def closed(self) -> tuple[int, str]:
-        """Why the server closes; what it says before is passed over."""
-        while True:
-            opcode, payload = self.frame()
-            if opcode == 8:
-                return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
-
-    def _take(self, size: int) -> bytes:
-        while len(self.got) < size:
-            more = self.socket.recv(2**16)
-            if not more:
-                raise ConnectionResetError("the server is gone")
-            self.got += more
-        taken, self.got = self.got[:size], self.got[size:]
-        return taken
-
-
-def array(x: Any, **other: Any) -> dict[bytes, Any]:
-    """An array as it goes over the wire, with some of it said otherwise."""
-    x = np.asarray(x)
-    said = {"__ndarray__": True, "data": x.tobytes(), "dtype": x.dtype.str, "shape": list(x.shape)} | other
-    return {name.encode(): value for name, value in said.items()}
-
-
-def packed(**message: Any) -> bytes:
-    data = msgpack.packb(message)
-    assert isinstance(data, bytes)
-    return data
 
 
 @contextlib.contextmanager

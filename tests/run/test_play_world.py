@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from drilling.hostile import SENSELESS
 from kedge.errors import InputError
 from kedge.guide import KeepOut
 from kedge.run.play.commands import changes_plans, obey, read
 from kedge.run.play.planning import Job, SupersededError, frame_of, guides_of, levels_of, make, objective_of, way_of
-from kedge.run.play.scene import FAR, MOST, RANGES, Mark, Scene, Settings
+from kedge.run.play.scene import MOST, RANGES, Mark, Scene, Settings
 from kedge.run.play.world import World
 from kedge.steer import Along, ComeTo, OutputPerturbation, StayOff, StochasticSampling
 from run.playing import ROOM, agent, plan_of
@@ -99,38 +100,7 @@ def test_a_run_that_was_never_shown_goals_says_so() -> None:
         here.aim((1.0, 1.0))
 
 
-@pytest.mark.parametrize(
-    ("message", "says"),
-    [
-        (b"\x00", "a message is text"),
-        ("{", "cannot be read as JSON"),
-        ("[" * 5000, "cannot be read as JSON"),
-        ("[]", "with a word under 'do'"),
-        ('{"do": 3}', "with a word under 'do'"),
-        ('{"do": "dance"}', "no command 'dance'; known are goal"),
-        ('{"do": "clear", "n": -1}', "n counts"),
-        ('{"do": "clear", "n": true}', "n counts"),
-        ('{"do": "goal"}', "the goal is 2 numbers"),
-        ('{"do": "goal", "at": [1]}', "the goal is 2 numbers"),
-        ('{"do": "goal", "at": [1, "2"]}', "the goal is 2 numbers"),
-        ('{"do": "goal", "at": [1, NaN]}', "the goal is 2 numbers"),
-        ('{"do": "goal", "at": [1, 1e300]}', "the goal is 2 numbers"),
-        ('{"do": "draw"}', "a mark is an object"),
-        ('{"do": "draw", "mark": {"kind": "wall"}}', "an id of 1 to 32"),
-        ('{"do": "draw", "mark": {"id": "a", "kind": "moat"}}', "got 'moat'"),
-        ('{"do": "draw", "mark": {"id": "a", "kind": ["wall"]}}', "a mark is a wall"),
-        ('{"do": "draw", "mark": {"id": "a", "kind": "wall", "box": [1, 2, 3]}}', "the box of a wall is 4 numbers"),
-        ('{"do": "draw", "mark": {"id": "a", "kind": "way", "points": [[1, 2]]}}', f"has 2 to {FAR} points"),
-        ('{"do": "draw", "mark": {"id": "a", "kind": "come", "points": [[1, 2], [3, 4]]}}', "has 1 to 1 points"),
-        ('{"do": "set", "name": "candidates", "value": 0}', "candidates is a whole number from 1 to 128, got 0"),
-        ('{"do": "set", "name": "candidates", "value": 2.5}', "a whole number"),
-        ('{"do": "set", "name": "speed", "value": "fast"}', "speed is a number from 0.05 to 4"),
-        ('{"do": "set", "name": "paused", "value": 1}', "paused is true or false"),
-        ('{"do": "set", "name": "solver", "value": "rk4"}', "solver is one of 2m, ddim"),
-        ('{"do": "set", "name": ["solver"], "value": "rk4"}', "there is no setting"),
-        ('{"do": "set", "name": "colour", "value": 1}', "there is no setting 'colour'"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("message", "says"), SENSELESS)
 def test_a_bad_message_is_refused_with_one_reason(message: str | bytes, says: str) -> None:
     with pytest.raises(InputError, match=says) as refused:
         obey(world(), read(message))

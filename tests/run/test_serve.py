@@ -21,6 +21,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import kedge
+from drilling.hostile import Raw
 from kedge.client import (
     BusyError,
     Client,
@@ -38,7 +39,7 @@ from kedge.run.serve.lanes import Pace
 from plan.agents import drawn_agent
 from plan.test_steady import policy
 from run.program import Run, program
-from run.served import Openpi, Raw, Scripted, Steps
+from run.served import Openpi, Scripted, Steps
 
 SEEN = np.array([1.0, 2.0, 3.0])
 

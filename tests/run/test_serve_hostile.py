@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import numpy as np
 import pytest
 
+from drilling.hostile import DEEP, FRAMES, WIDE, Raw, array, packed, unusable
 from kedge.client.wire import unpack
 from kedge.run.serve import Limits, Server, guard
 from plan.agents import drawn_agent
-from run.served import Raw, Scripted, array, healthy, packed
+from run.served import Scripted, healthy
 
 PATIENCE = 3.0
 """Seconds that the healthy client may wait for an answer, on a machine that has other work."""
@@ -37,74 +37,16 @@ def url(server: Server) -> Iterator[str]:
         yield url
 
 
-NAN, INF = float("nan"), float("inf")
-DEEP = b"\x91" * 4000 + b"\x00"
-WIDE = b"\xdc\x3f\xff" * 1000  # lists in lists, each of which declares 16383 entries
-UNUSABLE: dict[str, tuple[bytes, int, str]] = {
-    "nothing": (b"", 1007, "no msgpack"),
-    "half a message": (GOOD[: len(GOOD) // 2], 1007, "no msgpack"),
-    "more than a message": (GOOD + b"\x00", 1007, "no msgpack"),
-    "no map": (msgpack.packb([1, 2]) or b"", 1007, "a map from names"),
-    "keys that are no names": (msgpack.packb({b"observation": 1}) or b"", 1007, "a map from names"),
-    "deep nesting": (DEEP, 1007, "nested too deeply|no msgpack"),
-    "lists that declare much": (WIDE, 1007, "no msgpack"),
-    "a list that declares 4 billion entries": (b"\x81\xa1x\xdd\xff\xff\xff\xff", 1007, "no msgpack"),
-    "a string that declares 4 GiB": (b"\x81\xa1x\xdb\xff\xff\xff\xff", 1007, "no msgpack"),
-    "bytes that are no text": (b"\x81\xa2\xff\xfe\x00", 1007, "no msgpack"),
-    "an extension": (b"\x81\xa1x\xd4\x05\x00", 1007, "no msgpack|extension"),
-    "objects": (packed(observation=array(SEEN, dtype="|O")), 1007, "an array's type is one of"),
-    "a type of Python's own": (packed(observation=array(SEEN, dtype="f8,O")), 1007, "an array's type is one of"),
-    "a type that is no name": (packed(observation=array(SEEN, dtype=[1])), 1007, "an array's type is one of"),
-    "complex numbers": (packed(observation=array(np.array(SEEN, complex))), 1007, "an array's type is one of"),
-    "a shape that its bytes do not fill": (packed(observation=array(SEEN, shape=[4])), 1007, "not filled"),
-    "a huge shape": (packed(observation=array(SEEN, shape=[2**31 - 1] * 8)), 1007, "not filled"),
-    "a shape of more than is counted": (packed(observation=array(SEEN, shape=[2**63 - 1])), 1007, "whole numbers"),
-    "a negative shape": (packed(observation=array(SEEN, shape=[-3])), 1007, "whole numbers"),
-    "many axes": (packed(observation=array(SEEN, shape=[1] * 40 + [3])), 1007, "at most 8 whole"),
-    "no entries": (packed(observation=array([])), 1007, "not filled"),
-    "data that are no bytes": (packed(observation=array(SEEN, data=5)), 1007, "not filled"),
-    "no observation": (packed(seed=1), 1008, "has an observation"),
-    "an unknown name": (packed(observation=array(SEEN), obs=1), 1008, "'obs' is unknown"),
-    "a list for an array": (packed(observation=SEEN), 1008, "an array of 3 numbers, not a list"),
-    "whole numbers": (packed(observation=array([1, 2, 3])), 1008, "float32 or float64, not int64"),
-    "half precision": (packed(observation=array(np.array(SEEN, np.float16))), 1008, "not float16"),
-    "the wrong shape": (packed(observation=array([SEEN])), 1008, r"shape \(3,\), not \(1, 3\)"),
-    "a nan": (packed(observation=array([1, NAN, 3])), 1008, "a nan"),
-    "an infinity": (packed(observation=array([1, INF, 3])), 1008, "an infinity"),
-    "more than float32": (packed(observation=array([1, 1e39, 3])), 1008, "a float32 can hold"),
-    "a deadline that is none": (packed(observation=array(SEEN), deadline_ms=NAN), 1008, "deadline_ms: a finite"),
-    "a deadline in words": (packed(observation=array(SEEN), deadline_ms="now"), 1008, "deadline_ms: a finite"),
-    "a seed below 0": (packed(reset=True, seed=-1), 1008, "seed: a whole number"),
-    "a seed that is huge": (packed(reset=True, seed=2**60), 1008, "seed: a whole number from 0 to below 2..53"),
-    "a seed without a reset": (packed(observation=array(SEEN), seed=1), 1008, "a seed is for a reset"),
-    "a reset that is a number": (packed(reset=1), 1008, "reset is true or false"),
-    "a session that is no name": (packed(resume=[1]), 1008, "resume: the name"),
-}
-
-
 def test_what_cannot_be_used_is_refused_with_a_reason_each(url: str) -> None:
-    assert b"" not in [data for data, code, _ in UNUSABLE.values() if code == 1008]
-    for name, (data, code, reason) in UNUSABLE.items():
+    sent = unusable(SEEN)
+    assert b"" not in [data for data, code, _ in sent.values() if code == 1008]
+    for name, (data, code, reason) in sent.items():
         with Raw(url) as raw:
             raw.send(data)
             found = raw.closed()
         assert found[0] == code, (name, found)
         assert re.search(reason, found[1]), (name, found)
         assert len(found[1].encode()) <= 123
-
-
-FRAMES = {
-    "a text": (Raw.framed(Raw.TEXT, b"hello"), 1003, "a text frame"),
-    "a header that declares 2 GiB": (Raw.framed(Raw.BINARY, b"", declared=2**31), 1009, "limit"),
-    "too much in one frame": (Raw.framed(Raw.BINARY, bytes(2**16)), 1009, "limit"),
-    "too much in many frames": (
-        Raw.framed(Raw.BINARY, bytes(3000), fin=False) + Raw.framed(Raw.CONT, bytes(3000)), 1009, "limit",
-    ),
-    "no mask": (b"\x82\x01x", 1002, "mask"),
-    "an opcode that is none": (Raw.framed(5, b""), 1002, "opcode"),
-    "compression that was not agreed on": (b"\xc2" + Raw.framed(2, b"x")[1:], 1002, "reserved"),
-    "a fragment of nothing": (Raw.framed(Raw.CONT, b"x"), 1002, "continuation"),
-}  # fmt: skip
 
 
 def test_frames_that_are_none_are_refused_with_a_reason_each(url: str, server: Server) -> None:
@@ -254,7 +196,9 @@ def test_extremes_that_a_float32_holds_harm_nobody_s_plan(capsys: pytest.Capture
         other.send(packed(observation=seen[1], reset=True, seed=2))
         beside = unpack(other.frame()[1])
         assert raw.closed() == (1011, "the agent failed; the server's log says how")
-        assert "left the finite numbers" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert said.startswith("the agent failed: the walk left the finite numbers in step ")
+        assert said.count("\n") == 1, "a stranger fills no log"
     with Server(drawn_agent(), Limits(batch=4), width=8).running() as url, Raw(url) as raw:
         raw.send(packed(observation=seen[1], reset=True, seed=2))
         alone = unpack(raw.frame()[1])

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from forked import Forks, forking
 from kedge.train import Trainer
 from kedge.train.checkpoint import CheckpointWarning, load_tree, load_weights, save_weights, split, weights_step
 from runs import interrupt_at, rows
@@ -26,13 +27,20 @@ SCRIPT = Path(__file__).with_name("resumable.py")
 STEPS = 200
 
 
-def start(run: Path, optimiser: str, steps: int = STEPS, delay: float = 0.0, initial: int = 0) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), str(run), optimiser, str(steps), str(delay), str(initial)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """Where processes come from, but for the runs that are left alone: those have other seeds of their hashes."""
+    with forking("torch._dynamo", "kedge.train") as found:
+        yield found
 
 
-def finish(run: Path, optimiser: str, steps: int = STEPS, initial: int = 0) -> str:
-    process = start(run, optimiser, steps, initial=initial)
+def command(run: Path, optimiser: str, steps: int = STEPS, delay: float = 0.0, initial: int = 0) -> list[str]:
+    return [str(SCRIPT), str(run), optimiser, str(steps), str(delay), str(initial)]
+
+
+def finish(forks: Forks | None, run: Path, optimiser: str, steps: int = STEPS, initial: int = 0) -> str:
+    args = command(run, optimiser, steps, initial=initial)
+    process = subprocess.Popen([sys.executable, *args], stderr=-1, text=True) if forks is None else forks.start(*args)
     said = process.communicate(timeout=100)[1]
     assert process.returncode == 0, said
     return said
@@ -66,7 +74,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     @functools.cache
     def run(optimiser: str) -> Path:
         folder = tmp_path_factory.mktemp(optimiser)
-        finish(folder, optimiser)
+        finish(None, folder, optimiser)
         return folder
 
     return run
@@ -74,15 +82,15 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])
 def test_killed_twice_and_resumed_is_bitwise_the_same(
-    optimiser: str, untouched: Callable[[str], Path], tmp_path: Path
+    forks: Forks, optimiser: str, untouched: Callable[[str], Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "killed"
     for initial, low, high in ((0, 45, 65), (1, 125, 145)):  # a resumed run owes nothing to its own initial weights
-        process = start(run, optimiser, delay=0.004, initial=initial)
+        process = forks.start(*command(run, optimiser, delay=0.004, initial=initial))
         code, _ = interrupt_at(process, run, random.randint(low, high), signal.SIGKILL)
         assert code == -signal.SIGKILL
         assert 0 < last(run)["step"] < STEPS
-    finish(run, optimiser, initial=2)
+    finish(forks, run, optimiser, initial=2)
     assert_same_run(run, untouched(optimiser))
 
 
@@ -110,41 +118,43 @@ def test_a_crash_within_one_process_is_made_good_too(
     assert_same_run(tmp_path / "crashed", tmp_path / "whole")
 
 
-def test_killed_before_the_first_checkpoint_starts_from_the_same_weights(tmp_path: Path) -> None:
+def test_killed_before_the_first_checkpoint_starts_from_the_same_weights(forks: Forks, tmp_path: Path) -> None:
     """Whoever does not seed the initial weights gets them back from the checkpoint of step 0."""
     run = tmp_path / "early"
-    code, _ = interrupt_at(start(run, "adamw", delay=0.01), run, 7, signal.SIGKILL)
+    code, _ = interrupt_at(forks.start(*command(run, "adamw", delay=0.01)), run, 7, signal.SIGKILL)
     assert code == -signal.SIGKILL
     before = last(run)
     assert before["step"] == 0
-    finish(run, "adamw", steps=40, initial=1)
+    finish(forks, run, "adamw", steps=40, initial=1)
     again = load_tree(run / "state" / "step-00000000")
     assert torch.equal(again["parts"]["model"]["module"]["0.weight"], before["parts"]["model"]["module"]["0.weight"])
     assert [int(row["step"]) for row in rows(run)] == [7, 14, 21, 28, 35, 40]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(number: int, untouched: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_signal_saves_and_says_how_to_go_on(
+    forks: Forks, number: int, untouched: Callable[[str], Path], tmp_path: Path
+) -> None:
     run = tmp_path / "stopped"
-    code, said = interrupt_at(start(run, "adamw", delay=0.004), run, 50, number)
+    code, said = interrupt_at(forks.start(*command(run, "adamw", delay=0.004)), run, 50, number)
     assert code == 128 + number
     stopped = last(run)["step"]
     assert 50 <= stopped < STEPS
     assert said == f"{run}: stopped after {stopped} of {STEPS} steps; run the same command again to go on\n"
     if number == signal.SIGINT:
-        finish(run, "adamw", initial=1)
+        finish(forks, run, "adamw", initial=1)
         assert_same_run(run, untouched("adamw"))
 
 
-def test_a_finished_run_says_so_and_does_nothing(untouched: Callable[[str], Path]) -> None:
+def test_a_finished_run_says_so_and_does_nothing(forks: Forks, untouched: Callable[[str], Path]) -> None:
     run = untouched("adamw")
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
-    assert finish(run, "adamw") == f"{run}: already trained, {STEPS} of {STEPS} steps; nothing to do\n"
+    assert finish(forks, run, "adamw") == f"{run}: already trained, {STEPS} of {STEPS} steps; nothing to do\n"
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_weights_that_a_crash_left_behind_their_checkpoint_are_written_again(
-    untouched: Callable[[str], Path], tmp_path: Path
+    forks: Forks, untouched: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """The checkpoint of the last step was whole when the process died, and the weights were those of an earlier one."""
     run = tmp_path / "run"
@@ -152,22 +162,24 @@ def test_weights_that_a_crash_left_behind_their_checkpoint_are_written_again(
     whole = load_weights(run / "weights.safetensors")
     assert weights_step(run / "weights.safetensors") == STEPS
     save_weights(run / "weights.safetensors", {k: 0 * v for k, v in whole.items()}, {"step": str(STEPS - 50)})
-    assert "already trained" in finish(run, "adamw")
+    assert "already trained" in finish(forks, run, "adamw")
     again = load_weights(run / "weights.safetensors")
     assert weights_step(run / "weights.safetensors") == STEPS
     assert all(again[name].equal(whole[name]) for name in whole)
     (run / "weights.safetensors").write_bytes(b"no weights")
     assert weights_step(run / "weights.safetensors") is None
-    finish(run, "adamw")
+    finish(forks, run, "adamw")
     assert weights_step(run / "weights.safetensors") == STEPS
 
 
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(untouched: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    forks: Forks, untouched: Callable[[str], Path], tmp_path: Path
+) -> None:
     run = tmp_path / "truncated"
-    interrupt_at(start(run, "adamw", delay=0.002), run, 168, signal.SIGKILL)
+    interrupt_at(forks.start(*command(run, "adamw", delay=0.002)), run, 168, signal.SIGKILL)
     broken = run / "state" / "step-00000160" / "tensors.safetensors"
     broken.write_bytes(broken.read_bytes()[:-100])
-    said = finish(run, "adamw", initial=1)
+    said = finish(forks, run, "adamw", initial=1)
     assert said.count("CheckpointWarning") == 1
     assert "instead of" in said
     assert "going on from step-00000120 instead" in said

@@ -22,7 +22,10 @@ PREPARE = (
     *("kedge.run.commands.align", "kedge.run.commands.evaluate", "kedge.run.commands.report", "kedge.plan.worth"),
     *("kedge.run.commands.compare", "kedge.run.commands.data", "kedge.run.commands.demo", "mujoco.rollout"),
     *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2", "tyro"),
-    *("h5py", "zarr", "minari"),
+    *("h5py", "zarr", "minari", "kedge.client", "kedge.run.serve", "kedge.run.commands.serve"),
+    *("kedge.run.play.server", "kedge.run.commands.play", "uvicorn", "starlette.applications", "starlette.staticfiles"),
+    *("uvicorn.protocols.websockets.websockets_sansio_impl", "uvicorn.lifespan.on", "uvicorn.loops.auto"),
+    *("starlette.websockets", "websockets.sync.client"),
 )
 """What a child would import otherwise, each time."""
 
@@ -73,6 +76,7 @@ def command(
     after: float | None = None,
     memory: int | None = None,
     before: Callable[[], None] | None = None,
+    during: Callable[[Path, Callable[[], bool]], None] | None = None,
 ) -> Ran:
     """Runs `kedge ARGS` in the folder `place`, whose `cache` and `home` are its own.
 
@@ -82,6 +86,8 @@ def command(
         after: seconds after which it is killed, with whatever it has started.
         memory: bytes that it may add to what it has at the fork.
         before: is called in the child, just before the command.
+        during: is called here, with the file that it writes its standard error to and whether it still runs; then the
+            command is interrupted, as by Ctrl-C.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -91,6 +97,9 @@ def command(
     pid = os.fork()
     if pid == 0:
         _child(list(args), place, memory, before)
+    if during is not None:
+        during(place / ERR, lambda: not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+        os.kill(pid, signal.SIGINT)
     code, busy = _waited(pid, None if after is None else begun + after)
     seconds = time.perf_counter() - begun
     said = [(place / name).read_text(encoding="utf-8", errors="replace") for name in (OUT, ERR)]

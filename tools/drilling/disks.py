@@ -1,4 +1,10 @@
-"""Disks that are full, really: a file system of a few pages in memory, in a mount namespace of the trial's own."""
+"""Disks that are full, really: a file system in memory, in a mount namespace of the trial's own, which from a moment on
+holds no more than it holds by then.
+
+A command writes file after file, and gives room back between them. Every write that takes room is a trial, in which
+the last page that it takes is refused, and every file and folder that is made is one, in which it is refused; in both,
+so is all that comes after.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from drilling.child import Ran, command
 from drilling.kills import touching
@@ -15,8 +23,9 @@ from drilling.scene import ALIGN, EVAL, TRAIN, Scene, SceneError, done, often
 from drilling.trial import Trial, Verdict, apart, content, untidy
 
 PAGE = 4096
-ROOM = "size=64m,nr_inodes=10000"
-NEWUSER, NEWNS, REMOUNT = 0x10000000, 0x00020000, 0x20
+LARGE, MANY = 2**14, 10_000
+"""Pages and files for which there is room where there is room."""
+NEWUSER, NEWNS, REMOUNT, BIND = 0x10000000, 0x00020000, 0x20, 0x1000
 FULL = "No space left on device"
 UNEVEN = (".html", ".png")
 """Files that carry the time at which they were made."""
@@ -40,14 +49,37 @@ COMMANDS = {
 }
 
 
-def pages(count: int) -> str:
-    """A file system that holds so much."""
-    return f"size={count * PAGE}"
+@dataclass(frozen=True)
+class Disk:
+    """A file system in memory, on a folder of its own. Commands see a folder in it; beside that lies a page of ballast,
+    for a file system that holds nothing cannot be told from one that holds all.
+    """
+
+    place: Path
+
+    def mounted(self, folder: Path) -> None:
+        """With room, seen at `folder`; from here on by this process alone, and by what it forks."""
+        self.place.mkdir()
+        own_mounts()
+        mount(b"none", self.place, b"tmpfs", 0, _options(LARGE, MANY))
+        (self.place / "ballast").write_bytes(bytes(PAGE))
+        (self.place / "inner").mkdir()
+        mount(os.fsencode(self.place / "inner"), folder, None, BIND, None)
+
+    def used(self) -> tuple[int, int]:
+        """Pages and files that it holds."""
+        here = os.statvfs(self.place)
+        return here.f_blocks - here.f_bfree, here.f_files - here.f_ffree
+
+    def fill(self, pages: int | None = None, files: int | None = None) -> None:
+        """From now on it takes so many more, and as many as ever of what is not said."""
+        taken, there = self.used()
+        most = LARGE if pages is None else taken + pages, MANY if files is None else there + files
+        mount(b"none", self.place, b"tmpfs", REMOUNT, _options(*most))
 
 
-def files(count: int) -> str:
-    """... that holds so many files and folders, itself not counted."""
-    return f"size=64m,nr_inodes={count + 1}"
+def _options(pages: int, files: int) -> bytes:
+    return f"nr_blocks={pages},nr_inodes={files}".encode()
 
 
 def own_mounts() -> None:
@@ -61,11 +93,11 @@ def own_mounts() -> None:
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
 
 
-def mounted(folder: Path, options: str, again: bool = False) -> None:
-    """A file system in memory on a folder; `again` changes the one that is there."""
+def mount(source: bytes, target: Path, kind: bytes | None, flags: int, options: bytes | None) -> None:
+    """As the system has it."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"none", os.fsencode(folder), b"tmpfs", REMOUNT if again else 0, options.encode()) != 0:
-        raise OSError(ctypes.get_errno(), f"mounting on {folder} with {options} is not permitted here")
+    if libc.mount(source, os.fsencode(target), kind, flags, options) != 0:
+        raise OSError(ctypes.get_errno(), f"mounting on {target} is not permitted here")
 
 
 def permitted() -> bool:
@@ -75,7 +107,7 @@ def permitted() -> bool:
         code = 1
         try:
             own_mounts()
-            mounted(Path("/tmp"), "size=64k")
+            mount(b"none", Path("/tmp"), b"tmpfs", 0, b"size=64k")
             code = 0
         finally:
             os._exit(code)
@@ -83,13 +115,37 @@ def permitted() -> bool:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What a write takes last: after which moment it begins, and how many pages or files it has taken by then."""
+
+    moment: int
+    more: int
+
+
+@dataclass(frozen=True)
 class Known:
-    """A command: how many pages and files it needs to end well, and what it leaves where there is room."""
+    """A command: its writes, the files and folders that it makes, and what it leaves where there is room."""
 
     name: str
-    pages: int
-    files: int
+    pages: list[Taken]
+    files: list[Taken]
     content: dict[str, str]
+
+
+def moments(folder: Path, look: Callable[[], None]) -> None:
+    """Called in a child: `look` is called before whatever takes room below `folder`."""
+    import safetensors.torch
+
+    module: Any = safetensors.torch
+    touching(folder, look)
+    write: Callable[..., None] = module.serialize_file  # what is not Python's own is not reported
+
+    def seen(tensors: Any, path: Any, *more: Any, **named: Any) -> None:
+        if str(folder) in os.path.abspath(path):
+            look()
+        write(tensors, path, *more, **named)
+
+    module.serialize_file = seen
 
 
 def known(scene: Scene, name: str, place: Path) -> Known:
@@ -104,35 +160,38 @@ def known(scene: Scene, name: str, place: Path) -> Known:
     os.waitpid(pid, 0)
     if not told.exists():
         raise SceneError(f"{name} could not be run on a disk of its own")
-    return Known(**json.loads(told.read_text()))
+    found = json.loads(told.read_text())
+    pages, files = ([Taken(**one) for one in found[kind]] for kind in ("pages", "files"))
+    return Known(name, pages, files, found["content"])
 
 
 def _watched(scene: Scene, name: str, place: Path) -> Known:
     scene.copied(place)
-    folder, seen = place / COMMANDS[name].folder, place / "seen"
+    folder, disk, seen = place / COMMANDS[name].folder, Disk(place / "disk"), place / "seen"
 
     def look() -> None:
-        here = os.statvfs(folder)
         with seen.open("a") as file:
-            file.write(f"{here.f_blocks - here.f_bfree} {here.f_files - here.f_ffree}\n")
+            file.write(f"{json.dumps(disk.used())}\n")
 
-    def before() -> None:
-        often()
-        touching(folder, look)
-
-    done(_filled(name, place, ROOM, before))
+    done(_run(name, place, disk, look))
     look()
-    used = [tuple(map(int, line.split())) for line in seen.read_text().splitlines()]
-    return Known(name, max(used)[0], max(files for _, files in used) - 1, steady(folder))
+    used = [json.loads(line) for line in seen.read_text().splitlines()]
+    pages, files = (taken([one[kind] for one in used]) for kind in range(2))
+    return Known(name, pages, files, steady(folder))
+
+
+def taken(used: Sequence[int]) -> list[Taken]:
+    """From what is used at each moment."""
+    grown = enumerate(after - before for before, after in pairwise(used))
+    return [Taken(moment, growth - 1) for moment, growth in grown if growth > 0]
 
 
 def trials(scene: Scene, commands: Sequence[Known], count: int | None) -> Iterator[Trial]:
-    """Every size from a page up to what a command needs, or `count` of them, and as many numbers of files."""
+    """Every write of a command, or `count` of them, and every file and folder that it makes or as many."""
     for one in commands:
-        for size in spread(list(range(1, one.pages)), count):
-            yield Trial(f"disk:{one.name}:pages:{size}", _Full(scene, one, pages(size)))
-        for size in spread(list(range(1, one.files)), count):
-            yield Trial(f"disk:{one.name}:files:{size}", _Full(scene, one, files(size)))
+        for kind, found in (("pages", one.pages), ("files", one.files)):
+            for number in spread(list(range(len(found))), count):
+                yield Trial(f"disk:{one.name}:{kind}:{number}", _Full(scene, one, kind, found[number]))
 
 
 def spread(sizes: list[int], count: int | None) -> list[int]:
@@ -143,16 +202,25 @@ def spread(sizes: list[int], count: int | None) -> list[int]:
 
 
 def steady(folder: Path) -> dict[str, str]:
-    """The content, of a report its presence."""
-    return {name: "" if name.endswith(UNEVEN) else own for name, own in content(folder).items()}
+    """The content, of a report its presence; of a run's checkpoints the last: which one is kept before it depends on
+    which could be written.
+    """
+    states = sorted((folder / "state").glob("step-*"))
+    left_out = tuple(f"state/{state.name}/" for state in states[:-1])
+    found = {name: own for name, own in content(folder).items() if not name.startswith(left_out)}
+    return {name: "" if name.endswith(UNEVEN) else own for name, own in found.items()}
 
 
-def _filled(name: str, place: Path, options: str, before: Callable[[], None] = often) -> Ran:
-    """The command with its folder on such a disk; from here on this process sees that."""
+def _run(name: str, place: Path, disk: Disk, look: Callable[[], None]) -> Ran:
+    """The command, with its folder on that disk; from here on this process sees that."""
     folder = place / COMMANDS[name].folder
     folder.mkdir(parents=True, exist_ok=True)
-    own_mounts()
-    mounted(folder, options)
+    disk.mounted(folder)
+
+    def before() -> None:
+        often()
+        moments(folder, look)
+
     return command(COMMANDS[name].args, place, before=before)
 
 
@@ -160,16 +228,23 @@ def _filled(name: str, place: Path, options: str, before: Callable[[], None] = o
 class _Full:
     scene: Scene
     known: Known
-    options: str
+    kind: str
+    at: Taken
 
     def __call__(self, place: Path) -> Verdict:
         """Fills the disk, then makes room. The first has to end in one line that says so, the second as ever."""
         self.scene.copied(place)
         written = COMMANDS[self.known.name]
-        folder = place / written.folder
-        first = _filled(self.known.name, place, self.options)
+        folder, disk, seen = place / written.folder, Disk(place / "disk"), [0]
+
+        def look() -> None:
+            if seen[0] == self.at.moment:
+                disk.fill(**{self.kind: self.at.more})
+            seen[0] += 1
+
+        first = _run(self.known.name, place, disk, look)
         left = sorted(str(path.relative_to(folder)) for path in folder.rglob(".writing-*"))
-        mounted(folder, ROOM, again=True)
+        disk.fill()
         second = command(written.args, place, before=often)
         odd = wrong(first, written.folder)
         if not odd and second.code != 0:
@@ -178,14 +253,15 @@ class _Full:
             odd = f"with room it is another result than an undisturbed one: {', '.join(other)}"
         if not odd and left:
             odd = f"it left {', '.join(left)}"
-        counts = {"full": int(first.code != 0), "enough": int(first.code == 0)}
+        full = int(first.code != 0)
+        counts = {"full": full, "went on": 1 - full, f"{self.known.name}: {self.kind}": 1}
         return Verdict(odd, counts, f"{first.err}\n--- with room ---\n{second.err}")
 
 
 def wrong(ran: Ran, folder: str) -> str:
-    """What is wrong with how a full disk was said."""
+    """What is wrong with how a full disk was said. A run may go on without a checkpoint, and says so."""
     if ran.code == 0:
-        return ""
+        return "" if FULL in ran.err else "it ended well, and never met the full disk"
     if said := untidy(ran.err):
         return f"code {ran.code} and {said}: {ran.last}"
     if FULL not in ran.last or folder not in ran.last:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drilling.child import Ran, command
+from drilling.meeting import Met, unseemly
 from drilling.scene import Scene, often
-from drilling.sources import checkpoints, command_line, data_sets, rewards, run_files
+from drilling.sources import checkpoints, command_line, data_sets, frames, pages, rewards, run_files
 from drilling.sources.given import EXECUTED, Source
 from drilling.trial import Trial, Verdict, lost, sums, untidy
 
@@ -19,6 +20,8 @@ SOURCES: dict[str, Source] = {
     "data sets": data_sets.draw,
     "checkpoints": checkpoints.draw,
     "rewards": rewards.draw,
+    "frames": frames.draw,
+    "pages": pages.draw,
 }
 """Trials take them by turns."""
 SECONDS = 10.0
@@ -51,19 +54,27 @@ class _Fuzzed:
         self.scene.copied(place)
         given = SOURCES[self.source](random.Random(self.seed), place)
         before = sums(place)
-        ran = command(given.args, place, after=PATIENCE * self.seconds, memory=MEMORY, before=often)
-        odd = self._odd(ran)
+        met, during = Met(), None
+        if given.meeting is not None:
+            during = given.meeting.held(met)
+        ran = command(given.args, place, after=PATIENCE * self.seconds, memory=MEMORY, before=often, during=during)
+        odd = met.odd or self._odd(ran, server=during is not None)
+        refused = met.refused > 0 if during is not None else ran.code != 0
         if (place / EXECUTED).exists():
             odd = "a pickle was executed"
-        elif ran.code != 0 and (harmed := lost(before, place)):
+        elif (ran.code != 0 or during is not None) and (harmed := lost(before, place)):
             odd = odd or f"it failed, and {', '.join(harmed)} is lost or changed"
-        shown = f"kedge {' '.join(given.args)}\n[{self.source}] {given.what}\nended with {ran.code}\n{ran.out}{ran.err}"
-        what = "succeeded" if ran.code == 0 else "refused"
+        said = "\n".join((*met.said, ran.out + ran.err))
+        shown = f"kedge {' '.join(given.args)}\n[{self.source}] {given.what}\nended with {ran.code}\n{said}"
+        what = "refused" if refused else "succeeded"
         return Verdict(odd, {what: 1, f"{self.source}: {what}": 1, "odd": int(bool(odd))}, shown)
 
-    def _odd(self, ran: Ran) -> str:
+    def _odd(self, ran: Ran, server: bool) -> str:
+        """Of a server as well, which has to end well once it is told to."""
         if ran.killed or ran.busy > self.seconds:
             return f"it took {ran.busy:.1f} s, or more, of a processor"
         if ran.code < 0:
             return f"signal {-ran.code} ended it"
+        if server:
+            return unseemly(ran.err) or (f"the server ended with {ran.code}: {ran.last}" if ran.code else "")
         return "" if ran.code == 0 else untidy(ran.err)

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from drilling.meeting import Meeting
+
 
 @dataclass(frozen=True)
 class Given:
-    """A command line, and what is broken about it or about what it reads."""
+    """A command line, and what is broken about it or about what it reads; of a server, who comes to see it."""
 
     args: list[str]
     what: str
+    meeting: Meeting | None = None
 
 
 Source = Callable[[random.Random, Path], Given]

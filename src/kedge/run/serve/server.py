@@ -342,8 +342,8 @@ class Visit:
                 self.metrics.requests["refused"] += 1
                 self.connection.refuse(1007 if isinstance(error, WireError) else 1008, str(error))
                 return
-            except Exception:
-                traceback.print_exc(file=sys.stderr)
+            except Exception as error:
+                sys.stderr.write(fault(error))
                 self.metrics.requests["failed"] += 1
                 self.connection.refuse(1011, "the agent failed; the server's log says how")
                 return
@@ -439,6 +439,17 @@ class Visit:
                 await self.connection.send(answer)
         except TimeoutError:
             self.connection.refuse(1008, f"an answer was not read for {self.server.limits.slow:g} s")
+
+
+def fault(error: Exception) -> str:
+    """What the log says of an agent that failed. A ValueError is about what it was given, numbers that lead out of the
+    finite ones for instance: that is one line, for whoever asks may ask it again and again. All else is in full.
+    """
+    if not isinstance(error, ValueError):
+        return "".join(traceback.format_exception(error))
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({frame.filename}:{frame.lineno})" for frame in last)
+    return f"the agent failed: {' '.join(str(error).split())}{where}\n"
 
 
 def _quiet() -> logging.Logger:
