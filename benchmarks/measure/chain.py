@@ -90,10 +90,10 @@ class Table(nn.Module):
     to say whatever there is to be said.
     """
 
-    def __init__(self, law: Tensor) -> None:
+    def __init__(self, law: Tensor, grid: Levels = GRID) -> None:
         super().__init__()
         self.path, self.law = PATH, law
-        self.times = GRID.rows()[:-1]
+        self.times = grid.rows()[:-1]
         self.m = nn.Parameter(torch.zeros(len(self.times), len(law), len(law), dtype=f64))
 
     def forward(self, x_t: Tensor, t: Level) -> Tensor:
@@ -105,9 +105,9 @@ class Table(nn.Module):
 class Flows(nn.Module):
     """A log-potential of each state at each level but the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, grid: Levels = GRID) -> None:
         super().__init__()
-        self.times = GRID.rows()[:-1]
+        self.times = grid.rows()[:-1]
         self.f = nn.Parameter(torch.zeros(len(self.times), CHAIN.states, dtype=f64))
 
     def forward(self, x_t: Tensor, t: Level, cond: Any = None) -> Tensor:
@@ -124,6 +124,7 @@ class States:
     """How many estimates and samples a walk has to be rewarded: both of its steps are random."""
     steps: int = CHAIN.steps
     rate: float = 5e-2
+    grid: Levels = GRID
     drawing: dict[str, Any] = field(default_factory=lambda: {"starts": starts, "dtype": f64})
 
     def reward(self, x: Any, cond: Any = None) -> Tensor:
@@ -132,15 +133,15 @@ class States:
 
     def model(self, seed: int) -> nn.Module:
         """Exact, whatever the seed."""
-        return Table(SHARES)
+        return Table(SHARES, self.grid)
 
     def walk(self, model: nn.Module) -> Walk:
         """From evenly drawn states."""
-        return Walk(model, Redrawn(), GRID)
+        return Walk(model, Redrawn(), self.grid)
 
     def flow(self, seed: int) -> nn.Module:
         """Begins at 0, whatever the seed."""
-        return Flows()
+        return Flows(self.grid)
 
     def law(self, walk: Walk, drawn: int) -> Tensor:
         """The chain that the walk is: nothing has to be drawn."""
