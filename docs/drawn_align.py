@@ -23,6 +23,8 @@ METHODS = {
     "vmpo-group": "VMPO, mean of the group",
     "vmpo-log-z": "VMPO, learned log Z",
     "vmpo-pair": "VMPO, pairs",
+    "vmpo-flow": "VMPO, a flow, step by step",
+    "vmpo-to-go": "VMPO, a flow, to the end",
     "vmpo-plugged": "VMPO, rewards of estimates",
     "vmpo-replayed": "VMPO, each batch four times",
     "dpok": "policy gradient, divergence as a penalty",
@@ -67,37 +69,46 @@ def draw(stored: Path = STORED) -> None:
 
 
 def draw_frontier(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """The table and the figure."""
+    """The tables and the figures."""
     found = {name: results[f"frontier-{name}"] for name in METHODS if f"frontier-{name}" in results}
+    chain = {name: results[f"chain-{name}"] for name in METHODS if f"chain-{name}" in results}
+    left = [title for name, title in METHODS.items() if name not in found]
+    missing = f"\nMissing: {'; '.join(left)}.\n" if left else ""
+    write("align_frontier", _nats(found, "modes") + missing if found else NOTHING)
+    write("align_frontier_one", _nats(found, "one") + missing if found else NOTHING)
+    write("align_frontier_chain", _nats(chain, "chain", ".2g") if chain else NOTHING)
+    p = np.linspace(0.5, 0.999, 200)
+    _frontier(found, "modes", p * np.log(2 * p) + (1 - p) * np.log(2 * (1 - p)), p)
+    tilts = sorted((row["least"], row["reward"]) for result in chain.values() for row in _of(result, "chain"))
+    _frontier(chain, "chain", *np.array(tilts or [(0.0, 0.0)]).T)
+
+
+def _frontier(found: Mapping[str, Mapping[str, Any]], scene: str, nats: np.ndarray, reward: np.ndarray) -> None:
+    """Reward against divergence, and the least divergence that it is to be had for."""
+    name = "align_frontier_figure" if scene == "modes" else f"align_frontier_{scene}_figure"
     if not found:
-        for piece in ("align_frontier", "align_frontier_one", "align_frontier_figure"):
-            write(piece, NOTHING)
+        write(name, NOTHING)
         return
-    write("align_frontier", _nats(found, "modes"))
-    write("align_frontier_one", _nats(found, "one"))
 
     def paint(figure: Figure, page: Page) -> None:
         axis = figure.subplots()
-        p = np.linspace(0.5, 0.999, 200)
-        best = p * np.log(2 * p) + (1 - p) * np.log(2 * (1 - p))
-        axis.plot(best, p, color=page.ink, linewidth=1, linestyle=":", label="what is possible")
-        for place, (name, result) in enumerate(found.items()):
-            rows = _of(result, "modes")
-            style = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 4}
+        axis.plot(nats, reward, color=page.ink, linewidth=1, linestyle=":", label="what is possible")
+        for method, result in found.items():
+            rows, (turn, place) = _of(result, scene), divmod(list(METHODS).index(method), len(COLOURS))
+            style = {"color": COLOURS[place], "marker": MARKERS[place], "markersize": 4}
             axis.plot(
                 [row["from_before"] for row in rows], [row["reward"] for row in rows], linestyle="none",
-                label=METHODS[name], fillstyle="full" if place < len(COLOURS) else "none", **style,
+                label=METHODS[method], fillstyle=("full", "none", "left")[turn], **style,
             )  # fmt: skip
-        axis.set_xscale("symlog", linthresh=0.1)
+        if max(row["from_before"] for result in found.values() for row in _of(result, scene)) > 5:
+            axis.set_xscale("symlog", linthresh=0.1)
         axis.set_xlabel("nats from where it began")
         axis.set_ylabel("mean reward", color=page.ink)
         plain(axis, page, grid="both")
-        axis.legend(loc="lower right", frameon=False, fontsize=8, labelcolor=page.ink)
+        figure.legend(loc="outside right center", frameon=False, fontsize=8, labelcolor=page.ink)
 
-    figure_of(
-        "align_frontier_figure", (7.2, 4.2), paint,
-        "Mean reward against divergence from where each method began; the dotted line is the best possible.",
-    )  # fmt: skip
+    alt = "Mean reward against divergence from where each method began; the dotted line is the best possible."
+    figure_of(name, (9.0, 4.2), paint, alt)
 
 
 def _of(result: Mapping[str, Any], scene: str) -> list[Mapping[str, Any]]:
@@ -105,21 +116,27 @@ def _of(result: Mapping[str, Any], scene: str) -> list[Mapping[str, Any]]:
     return [row for row in result["rows"] if row["scene"] == scene]
 
 
-def _nats(found: Mapping[str, Mapping[str, Any]], scene: str) -> str:
+def _nats(found: Mapping[str, Mapping[str, Any]], scene: str, form: str = ".3f") -> str:
     """How near each method comes to the tilt of each temperature; those without one, how far they go for what."""
     rows = {name: _of(result, scene) for name, result in found.items() if _of(result, scene)}
     betas = sorted({row["beta"] for each in rows.values() for row in each if "beta" in row}, reverse=True)
-    head = ["method", *(f"nats from the tilt, beta {beta:g}" for beta in betas), "effective share there"]
-    head += ["reward there, or at the end", "nats from where it began"]
+    head = ["method", *(f"nats from the tilt, beta {beta:g}" for beta in betas)]
+    shown = {"ess": "effective share there", "spread": "variance of log w there"}
+    shown |= {"reward": "reward there, or at the end", "from_before": "nats from where it began"}
+    shown |= {"least": "least nats for that reward"}
+    known = {what: title for what, title in shown.items() if any(what in row for each in rows.values() for row in each)}
     cells = []
     for name, each in rows.items():
-        last = _last(each)
-        tilts = [_spread([row["from_tilt"] for row in each if row.get("beta") == beta]) for beta in betas]
-        shares = [row["ess"] for row in last if "ess" in row]
-        ends = [_spread([row[what] for row in last]) for what in ("reward", "from_before")]
-        cells.append([METHODS[name], *tilts, _spread(shares), *ends])
+        tilts = [_spread([row["from_tilt"] for row in each if row.get("beta") == beta], form) for beta in betas]
+        last = [_spread([row[what] for row in _last(each) if what in row], _form(what, form)) for what in known]
+        cells.append([METHODS[name], *tilts, *last])
     seeds = len({row["seed"] for each in rows.values() for row in each})
-    return table(head, cells) + f"\nMeans and ranges of {seeds} seeds.\n"
+    return table([*head, *known.values()], cells) + f"\nMeans and ranges of {seeds} seeds.\n"
+
+
+def _form(what: str, form: str) -> str:
+    """What may be a millionth is told by its first digits; all else to a thousandth."""
+    return form if what == "spread" else ".3f"
 
 
 def _last(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -129,8 +146,8 @@ def _last(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [row for row in rows if row["step"] == max(other["step"] for other in rows)]
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})" if values else ""
+def _spread(values: Sequence[float], form: str = ".3f") -> str:
+    return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})" if values else ""
 
 
 # Planners

@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Categorical as Reference
 from torch.distributions import Normal, kl_divergence
 
 from kedge.elementary import Level
-from kedge.kernels import Gaussian, NoDensityError, Point
+from kedge.kernels import Categorical, Gaussian, NoDensityError, Point
 from kedge.noise import Noise, normal_like
 from kedge.tree import lead, sum_event
 
@@ -161,3 +162,50 @@ def test_a_point_ignores_the_noise_and_has_no_density() -> None:
         point.kl(Gaussian(values(0), 1.0))
     with pytest.raises(NoDensityError, match="between a Gaussian and a Point"):
         Gaussian(values(0), 1.0).kl(point)
+
+
+def classes(seed: int) -> Tensor:
+    """Logits of five classes, one of which is impossible."""
+    logits = 2 * torch.randn(B, T, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    logits[..., 1] = -math.inf
+    return logits
+
+
+def test_classes_have_the_densities_and_divergences_of_torchs() -> None:
+    logits, other = classes(0).requires_grad_(), classes(1)
+    kernel, index = Categorical(logits), torch.tensor([2, 0, 0, 3])
+    x = kernel.draw(Noise.of(3, B), 0)
+    assert isinstance(x, Tensor)
+    exact, exact_2 = Reference(logits=logits), Reference(logits=other)
+    log_prob, kl = kernel.log_prob(x), kernel.kl(Categorical(other))
+    assert isinstance(log_prob, Tensor)
+    assert isinstance(kl, Tensor)
+    torch.testing.assert_close(log_prob.sum(-1), exact.log_prob(x.argmax(-1)), rtol=1e-12, atol=1e-12)
+    assert ((log_prob == 0) == (x == 0)).all()
+    torch.testing.assert_close(kl.sum(-1), kl_divergence(exact, exact_2), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(kernel.mean, exact.probs, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(kernel.variance, exact.probs * (1 - exact.probs), rtol=1e-12, atol=1e-12)
+    assert torch.equal(kernel.take(index).log_prob(x[index]), log_prob[index])  # pyright: ignore
+    (slope,) = torch.autograd.grad(log_prob.sum() + kl.sum(), logits)
+    assert slope.isfinite().all()
+    assert (slope != 0).any()
+    alone = Categorical(other.nan_to_num(neginf=0.0)).kl(kernel)
+    assert isinstance(alone, Tensor)
+    assert (alone[..., 1] == math.inf).all()
+    with pytest.raises(NoDensityError, match="between a Categorical and a Point"):
+        kernel.kl(Point(x))
+
+
+def test_classes_are_drawn_as_often_as_they_are_likely() -> None:
+    """Each field with noise of its own; what is impossible, never."""
+    N, logits = 20_000, classes(0)[0, 0]
+    wide = logits.expand(N, 5).to(torch.float32)
+    drawn = Categorical({"a": wide, "b": wide}).draw(Noise.of(3, N), 0)
+    assert isinstance(drawn, dict)
+    p = logits.softmax(-1)
+    for x in drawn.values():
+        assert x.dtype == torch.float32
+        assert (x.sum(-1) == 1).all()
+        assert ((x.double().mean(0) - p).abs() <= 4 * (p * (1 - p) / N).sqrt()).all()
+    same = float((drawn["a"] * drawn["b"]).sum(-1).mean())
+    assert same == pytest.approx(float((p**2).sum()), abs=4 * (0.25 / N) ** 0.5)

@@ -12,9 +12,10 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from kedge.elementary import Level
-from kedge.noise import Noise, normal_like
+from kedge.noise import SLOTS, Noise, normal_like
 from kedge.tree import Tree, lead, take, tree_map
 
 
@@ -156,6 +157,61 @@ class Exploring(Gaussian):
         return replace(
             self, mean=take(self.mean, index), std=_taken(self.std, index), spread=_taken(self.spread, index)
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Categorical:
+    """One of the classes that lie along the last axis: its entry is 1, the others are 0. `logits` say how likely each
+    class is, up to a constant.
+    """
+
+    logits: Tree
+
+    @property
+    def mean(self) -> Tree:
+        """The probability of each class."""
+        return tree_map(lambda logits: logits.softmax(-1), self.logits)
+
+    @property
+    def variance(self) -> Tree:
+        """`p (1 - p)`, per entry."""
+        return tree_map(lambda p: p * (1 - p), self.mean)
+
+    def draw(self, noise: Noise, step: int, slot: int = 0) -> Tree:
+        """The first class at which the probabilities so far exceed a uniform number."""
+        if isinstance(self.logits, Tensor):
+            return _chosen(self.logits, noise, step, slot)
+        fields = enumerate(self.logits.items())
+        return {name: _chosen(leaf, noise, step, slot + i * SLOTS) for i, (name, leaf) in fields}
+
+    def log_prob(self, x: Tree) -> Tree:
+        """`log p` at the entry that is 1, 0 at the others, in float32 at least."""
+        return tree_map(lambda logits, x: torch.where(x > 0, _wide(logits).log_softmax(-1), 0.0), self.logits, x)
+
+    def kl(self, other: Kernel) -> Tree:
+        """`p log(p / p')`, per entry. Infinite where a class is possible here alone."""
+        if not isinstance(other, Categorical):
+            raise NoDensityError(
+                f"no divergence between a Categorical and a {type(other).__name__}: both steps must be of classes"
+            )
+
+        def divergence(logits: Tensor, logits_2: Tensor) -> Tensor:
+            log_p, log_q = (_wide(one).log_softmax(-1) for one in (logits, logits_2))
+            # what is impossible in both is alike there: a difference of infinities is no number
+            return log_p.exp() * torch.where(log_p > -math.inf, log_p - log_q, 0.0)
+
+        return tree_map(divergence, self.logits, other.logits)
+
+    def take(self, index: Tensor) -> Categorical:
+        """The kernels of the samples at `index`."""
+        return Categorical(take(self.logits, index))
+
+
+def _chosen(logits: Tensor, noise: Noise, step: int, slot: int) -> Tensor:
+    so_far = logits.detach().double().softmax(-1).cumsum(-1)
+    u = noise.uniform((*logits.shape[:-1], 1), step, slot)
+    # over the last one, lest rounding leave a gap above it
+    return one_hot((so_far / so_far[..., -1:] <= u).sum(-1), logits.shape[-1]).to(logits)
 
 
 def _moved(mean: Tree, std: Level, z: Tree) -> Tree:

@@ -13,7 +13,7 @@ from torch import Tensor
 from kedge.align.rewards import Reward, rewarded
 from kedge.cond import Cond, take_cond
 from kedge.elementary import Level
-from kedge.kernels import Gaussian, Kernel, Point
+from kedge.kernels import Categorical, Gaussian, Kernel, Point
 from kedge.noise import Noise
 from kedge.train import Source, Tick
 from kedge.tree import Tree, take
@@ -378,7 +378,7 @@ def restored(walk: Walk, plain: Mapping[str, Any]) -> Recorded:
     cond = Cond(told["fields"], told["keep"]) if "fields" in told else told["plain"]
     levels: list[Level] = plain["levels"]
     rows = torch.cat(cast(Any, levels)) if isinstance(levels[0], Tensor) else cast(Any, levels)
-    kernels = [Gaussian(k["mean"], k["std"]) if "std" in k else Point(k["mean"]) for k in plain["kernels"]]
+    kernels = [_kernel(k) for k in plain["kernels"]]
     again = replace(walk, hooks=[*walk.hooks, Retraced(plain["x"], plain["draws"], kernels, plain["notes"]), record])
     again.run(plain["x"][0], cond, levels=Levels(rows, plain["rise"]), seeds=Noise(plain["key"]))
     return Recorded(record, **plain["worth"])
@@ -395,8 +395,17 @@ def _plain(kernel: Kernel) -> dict[str, Any]:
             return {"mean": mean, "std": std}
         case Point(mean):
             return {"mean": mean}
+        case Categorical(logits):
+            return {"logits": logits}
         case _:
             raise ValueError(f"Kept: no way to save a {type(kernel).__name__}")
+
+
+def _kernel(plain: Mapping[str, Any]) -> Kernel:
+    """What `_plain` was given."""
+    if "logits" in plain:
+        return Categorical(plain["logits"])
+    return Gaussian(plain["mean"], plain["std"]) if "std" in plain else Point(plain["mean"])
 
 
 def _pure(walk: Walk, shape: Sequence[int], seeds: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
