@@ -194,7 +194,7 @@ def test_what_is_drawn_becomes_guides_and_objectives() -> None:
     draw(here, "k", "keep", points=[[3, 5]])
     parts = [type(part) for _, part in objective_of(here.ahead).parts]  # pyright: ignore
     assert parts == [Along, ComeTo, StayOff]
-    ways = [way_of(here.agent, here.ahead, replace(Settings(), way=name), here.ball) for name in ("push", "ranking")]
+    ways = [way_of(here.agent, here.ahead, replace(Settings(), way=name), here.ball) for name in ("push", "rank")]
     assert isinstance(ways[0], OutputPerturbation)
     assert ways[0].push == pytest.approx((0.0, 0.3)), "towards (1, 5) from (1, 3)"
 
@@ -261,7 +261,7 @@ def test_a_plan_on_the_wire_is_what_was_planned_to_a_millimetre(half: World) -> 
 
 
 def test_the_settings_are_those_of_the_walk(half: World) -> None:
-    changed = replace(half.settings, steps=4, solver="heun", way="ranking")
+    changed = replace(half.settings, steps=4, solver="heun", way="rank")
     made = make(half.agent, replace(job(half), settings=changed))
     assert len(made.plan.frames) == 4
     assert len(levels_of(half.agent, 4)) == 5

@@ -20,15 +20,14 @@ from kedge.plan import Agent, Barred, Nearby, Plan, Planner
 from kedge.plan.proposer import candidate_seeds
 from kedge.run.play.scene import Point, Scene, Settings
 from kedge.steer import (
+    WAYS,
     Along,
-    BiasedInitialisation,
     ComeTo,
     Disc,
     GuidedDiffusion,
     Objective,
     OutputPerturbation,
     PostHocRanking,
-    RandomSampling,
     StayOff,
     StochasticSampling,
     Way,
@@ -56,9 +55,6 @@ TOGETHER, MOST_PULL = 2.0, 2.0
 FAR = 0.2
 """What lies outside the logs further ahead counts at least so much, as a share of what lies outside nearby, as soon as
 anything is drawn: plans that are pulled leave the logs more often than those that the run's own judge was made for."""
-PLAIN = ("random", "push", "ranking")
-"""The ways that do without a denoiser."""
-
 MILLI = 1000.0
 """Positions are sent as whole thousandths."""
 
@@ -160,19 +156,16 @@ def objective_of(scene: Scene) -> Objective | None:
 
 def way_of(agent: Agent, scene: Scene, settings: Settings, ball: Float[np.ndarray, " s"]) -> Way:
     """The way of steering that is chosen; the strength is a share of the weight that it has by itself."""
-    share = settings.strength
-    known: dict[str, Callable[[], Way]] = {
-        "random": lambda: RandomSampling(),
-        "push": lambda: OutputPerturbation(push=_push(scene, ball)),
-        "ranking": lambda: PostHocRanking(),
-        "initialisation": lambda: BiasedInitialisation(),
-        "guided": lambda: GuidedDiffusion(weight=GuidedDiffusion.weight * share, together=TOGETHER, most=MOST_PULL),
-        "stochastic": lambda: StochasticSampling(
-            weight=StochasticSampling.weight * share, together=TOGETHER, most=MOST_PULL, times=TIMES
-        ),
-    }
-    name = settings.way if isinstance(agent.proposer, Planner) or settings.way in PLAIN else "ranking"
-    return known[name]()
+    way = WAYS[settings.way]()
+    if way.denoises and not isinstance(agent.proposer, Planner):
+        return PostHocRanking()
+    if isinstance(way, OutputPerturbation):
+        return replace(way, push=_push(scene, ball))
+    if isinstance(way, StochasticSampling):
+        way = replace(way, times=TIMES)
+    if isinstance(way, GuidedDiffusion):
+        return replace(way, weight=way.weight * settings.strength, together=TOGETHER, most=MOST_PULL)
+    return way
 
 
 def _push(scene: Scene, ball: Float[np.ndarray, " s"]) -> Point:

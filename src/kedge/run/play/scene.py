@@ -9,12 +9,11 @@ from typing import Any, Literal, get_args
 
 from kedge.envs.layout import Box
 from kedge.errors import InputError
+from kedge.steer import WAYS
 
 Point = tuple[float, float]
 Kind = Literal["wall", "zone", "way", "come", "keep"]
 SolverName = Literal["2m", "ddim", "ddpm", "euler", "heun"]
-WayName = Literal["random", "push", "ranking", "initialisation", "guided", "stochastic"]
-"""How plans are brought to what was sketched: the six ways of `kedge.steer`."""
 
 THICK = 0.2
 """What is drawn as a box is at least so wide and so long."""
@@ -74,7 +73,7 @@ class Settings:
     solver: SolverName = "2m"
     temperature: float = 1.0
     strength: float = 1.0
-    way: WayName = "stochastic"
+    way: str = "stochastic"
     speed: float = 0.5
     paused: bool = False
 
@@ -98,8 +97,8 @@ class Settings:
         return replace(self, **{name: int(value) if whole else float(value)})
 
 
-NAMED: dict[str, tuple[str, ...]] = {"solver": get_args(SolverName), "way": get_args(WayName)}
-"""What the settings that have names may be called."""
+NAMED: dict[str, tuple[str, ...]] = {"solver": get_args(SolverName), "way": tuple(WAYS)}
+"""What the settings that have names may be called. A way of `kedge.steer` is how plans come to what was sketched."""
 
 RANGES: dict[str, tuple[float, float, bool]] = {
     "candidates": (1, 128, True),
