@@ -189,6 +189,7 @@ def test_what_is_drawn_becomes_guides_and_objectives() -> None:
         (0.05, 0.5),
     ]
     assert guides_of(here.ahead, 0.0) == []
+    assert [g.alone for g in (*guides, *guides_of(here.ahead, 0.5, draft=True))] == [False] * 2 + [True] * 2  # pyright: ignore
     draw(here, "c", "come", points=[[1.0, 5.0]])
     draw(here, "y", "way", points=[[1, 1], [1, 2]])
     draw(here, "k", "keep", points=[[3, 5]])
@@ -273,6 +274,18 @@ def test_the_settings_are_those_of_the_walk(half: World) -> None:
 def test_the_same_scene_is_planned_for_with_the_same_noise_and_drafts_are_its_beginning(half: World) -> None:
     whole, draft = (make(half.agent, job(half, n, draft=n < 6)).plan.states for n in (6, 2))
     torch.testing.assert_close(torch.from_numpy(whole[:, :2]), torch.from_numpy(draft), atol=1e-3, rtol=0)
+
+
+def test_a_draft_past_a_wall_asks_the_network_forwards_alone(half: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way back, by which a full plan keeps together what hangs together, is half of the time."""
+    scene = replace(half.ahead, marks={"z": Mark.of({"id": "z", "kind": "zone", "box": [0.5, 0.5, 3.5, 5.5]})})
+    back: list[bool] = []
+    real = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: back.append(draft) or real(*a, **k))
+    for draft in (True, False):
+        make(half.agent, replace(job(half, draft=draft), scene=scene))
+    assert back
+    assert not any(back)
 
 
 def test_what_changes_no_plan_asks_for_none() -> None:
