@@ -22,6 +22,8 @@ from kedge.plan import Agent, Chase, Judge
 from kedge.run.play.server import Table, application, bound, serve
 
 ROOM = Layout.of("#######/#OOOOO#/#OOOOO#/#OOGOO#/#######")
+ROOMS = Layout.of("#######/#OO#OO#/#OO#OO#/#OOGOO#/#######")
+"""Two, and a passage between them at the goal."""
 
 
 class Ways:
@@ -130,4 +132,4 @@ def plan_of(message: bytes) -> dict[str, Any]:
     return head
 
 
-__all__ = ["ROOM", "Tab", "Ways", "agent", "application", "plan_of", "served", "table", "trained"]
+__all__ = ["ROOM", "ROOMS", "Tab", "Ways", "agent", "application", "plan_of", "served", "table", "trained"]

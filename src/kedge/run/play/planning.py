@@ -124,6 +124,8 @@ def steered_by(agent: Agent, job: Job, gone: Callable[[], bool] = lambda: False)
     judge = agent.judge
     if scene.marks:
         judge = replace(judge, barred=barred if barred.boxes else None, far=max(judge.far, FAR))
+    if (gaps := scene.boxes("gap")) and judge.support is not None:  # the logs end a ball's radius before a wall
+        judge = replace(judge, support=judge.support.opened(Barred.around(gaps, BALL).boxes))
     proposer = agent.proposer
     if isinstance(proposer, Planner):
         proposer = replace(

@@ -12,7 +12,7 @@ from kedge.errors import InputError
 from kedge.steer import WAYS
 
 Point = tuple[float, float]
-Kind = Literal["wall", "zone", "way", "come", "keep"]
+Kind = Literal["wall", "zone", "gap", "way", "come", "keep"]
 SolverName = Literal["2m", "ddim", "ddpm", "euler", "heun"]
 
 THICK = 0.2
@@ -27,9 +27,9 @@ FAR = 64
 class Mark:
     """Something that was drawn.
 
-    kind: "wall" stops the ball and bars plans; "zone" bars plans alone; "way" is to be taken, "come" to be visited,
-        "keep" to be kept away from
-    box:  of walls and zones: x from, y from, x to, y to
+    kind: "wall" stops the ball and bars plans; "zone" bars plans alone; "gap" is a cell of the maze without its wall;
+        "way" is to be taken, "come" to be visited, "keep" to be kept away from
+    box:  of walls, zones and gaps: x from, y from, x to, y to
     points: of the others, in order
     """
 
@@ -49,7 +49,7 @@ class Mark:
             raise InputError("a mark has an id of 1 to 32 characters")
         if kind not in get_args(Kind):
             raise InputError(f"a mark is a {', a '.join(get_args(Kind))}; got {kind!r}")
-        if kind in ("wall", "zone"):
+        if kind in ("wall", "zone", "gap"):
             x0, y0, x1, y1 = numbers(words.get("box"), 4, f"the box of a {kind}")
             return cls(name, kind, _thick(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
         points = words.get("points")

@@ -47,6 +47,7 @@ const table = {
     world.marks.set(mark.id, mark);
     sent[mark.id] = note(link.say("draw", { mark }), stamp);
     touched(mark.id);
+    return true;
   },
 
   erase(id) {
@@ -54,7 +55,7 @@ const table = {
     const { kind } = world.marks.get(id);
     world.marks.delete(id);
     note(link.say("erase", { id }), performance.now());
-    tell(`Erased: ${{ wall: "a wall", zone: "a keep-out zone", way: "a way", come: "a point to come to", keep: "a point to keep away from" }[kind]}.`);
+    tell(kind === "gap" ? "The wall is back." : `Erased: ${{ wall: "a wall", zone: "a keep-out zone", way: "a way", come: "a point to come to", keep: "a point to keep away from" }[kind]}.`);
     touched(null);
   },
 
