@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 from kedge import slots
 from kedge.noise import SLOTS
-from wheel import ROOT
 
 NUMBERS = {name: number for name, number in vars(slots).items() if name.endswith("_SLOT")}
 
@@ -24,7 +24,7 @@ def test_a_field_s_streams_do_not_run_into_those_of_the_next() -> None:
 
 
 def test_nobody_numbers_a_stream_of_his_own() -> None:
-    for path in (ROOT / "src" / "kedge").rglob("*.py"):
+    for path in Path(slots.__file__).parent.rglob("*.py"):
         if path.name != "slots.py":
             text = path.read_text(encoding="utf-8")
             assert not re.search(r"^\w*SLOT\w*(?:, \w+)* = .*\d", text.replace("SLOTS = 64", ""), re.M), path

@@ -97,6 +97,9 @@ def test_an_opened_wall_is_a_way_and_the_maze_is_another_one() -> None:
     assert opened.name.startswith("large-open-")
     assert large.opened([]) is large
     assert opened.goal.tolist() == large.goal.tolist()
+    walled = large.with_walls([(2.4, 2.8, 3.2, 3.0)])
+    assert walled.opened([(2, 2)]) == large.opened([(2, 2)]).with_walls(walled.drawn)
+    assert base_name(f"maze2d-{walled.opened([(2, 2)]).name}") == "large"
 
 
 def test_a_goal_in_a_drawn_wall_is_refused() -> None:

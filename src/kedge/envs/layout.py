@@ -150,8 +150,9 @@ class Layout:
             rows[r][c] = "O"
         if not cells:
             return self
-        mark = hashlib.sha256(repr(sorted(cells)).encode()).hexdigest()[:8]
-        return replace(self, name=f"{self.name}-open-{mark}", rows=tuple(map("".join, rows)), references=None)
+        mark, name = hashlib.sha256(repr(sorted(cells)).encode()).hexdigest()[:8], self.name.partition("-walls-")[0]
+        opened = replace(self, name=f"{name}-open-{mark}", rows=tuple(map("".join, rows)), references=None)
+        return opened.with_walls(self.drawn)
 
     def around(self, cell: Cell) -> Box:
         """A cell in joint coordinates."""

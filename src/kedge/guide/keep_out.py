@@ -88,8 +88,8 @@ class KeepOut(Guide):
     def _by_itself(self, estimate: Estimate) -> Estimate:
         """The estimate with the points inside moved, and no other."""
         x_hat = _trajectories(estimate)
-        shift = self.strength * self._way_out(x_hat, self._side(x_hat))
-        return Estimate(x_hat + shift, estimate.extra)
+        moved = x_hat + self.strength * self._way_out(x_hat, self._side(x_hat))
+        return Estimate(moved, estimate.extra)
 
     @torch.no_grad()
     def _side(self, x: Float[Tensor, "b h s"]) -> Float[Tensor, "b 4"]:
