@@ -44,9 +44,10 @@ def card(system: System) -> str:
     code = ", ".join(f"`{name}` in `{module}`" for name, module in named)
     demanded = f"[its test](../{system.test}) demands it"
     origin = " and ".join([*(["measured"] if system.stored else []), *([demanded] if system.demands else [])])
+    paper = "" if system.paper is None else f", [{system.paper}]({system.link})"
     lines = (
         f"**[{system.id}]({system.page})**: {system.what}.",
         f"*{system.figure[0].upper()}{system.figure[1:]}* ({origin}).",
-        f"{code}. {system.title}, [{system.paper}]({system.link}).",
+        f"{code}. {system.title}{paper}.",
     )
     return ":::{container}\n" + "\n\n".join(lines) + "\n:::"

@@ -9,21 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from kedge import guide, recipes
+from kedge import guide, recipes, steer
 from kedge.envs import Layout, Maze2D
 from kedge.envs.layout import MOVES, Cell
 from kedge.plan import Agent
 from kedge.run.evaluate import REPORTING, evaluate
 from kedge.steer import (
     Along,
-    BiasedInitialisation,
     Box,
     ComeTo,
-    GuidedDiffusion,
     Objective,
     OutputPerturbation,
     PostHocRanking,
-    RandomSampling,
     StayOff,
     StochasticSampling,
     Way,
@@ -43,12 +40,7 @@ PUSH = 0.5
 ZONE = (4.75, 6.75, 5.25, 7.25)
 """The middle of a corridor that most shortest ways to the goal lead through; it can be passed on either side."""
 WAYS: dict[str, Way] = {
-    "random": RandomSampling(),
-    "push": OutputPerturbation(push=(0.0, 0.0)),
-    "rank": PostHocRanking(),
-    "biased": BiasedInitialisation(),
-    "guided": GuidedDiffusion(),
-    "stochastic": StochasticSampling(),
+    **{name: way() for name, way in steer.WAYS.items()},
     "stochastic-step": StochasticSampling(by="step"),
     "stochastic-2": StochasticSampling(times=2),
     "stochastic-8": StochasticSampling(times=8),

@@ -61,6 +61,11 @@ def reward(x: Any, cond: Any = None) -> Tensor:
     return -x.square().mean((1, 2))
 
 
+def standard(value: Tensor) -> Tensor:
+    """Rewards of a batch as advantages, as released code has them: centred, scaled, held within five deviations."""
+    return ((value - value.mean()) / (value.std(correction=0) + 1e-8)).clamp(-5, 5)
+
+
 def walk_of(net: nn.Module) -> Walk:
     """Ancestral DDIM, as released code has it."""
     return Walk(Denoiser(net, PATH, "eps"), solvers.DDIM(eta=1.0), grids.Uniform(STEPS))
@@ -88,10 +93,8 @@ class Loop:
     def update(self) -> None:
         """One batch."""
         states, drawn, before = self.sampled()
-        advantage = reward(states[-1])
-        advantage = ((advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)).clamp(-5, 5)
         self.optimiser.zero_grad()
-        self.learned(states, drawn, before, advantage)
+        self.learned(states, drawn, before, standard(reward(states[-1])))
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
 
@@ -144,9 +147,7 @@ def disagreement() -> float:
     loop, x = Loop(network(), 16), [first_leaf(each) for each in batch.record.x]
     with torch.no_grad():
         before = [loop.density(x[i + 1], *loop.step(x[i], i)) for i in range(STEPS - 1)]
-    value = batch.reward
-    advantage = ((value - value.mean()) / (value.std(correction=0) + 1e-8)).clamp(-5, 5)
-    loop.learned(x, x[1:], before, advantage)
+    loop.learned(x, x[1:], before, standard(batch.reward))
     theirs = [p.grad for p in loop.net.parameters() if p.grad is not None]
     flat = [torch.cat([g.flatten() for g in gradients]) for gradients in (ours, theirs)]
     return float((flat[0] - flat[1]).norm() / flat[1].norm())

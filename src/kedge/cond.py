@@ -12,11 +12,8 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from kedge.noise import Noise
+from kedge.slots import DROP_SLOT
 from kedge.tree import take
-
-DROP_SLOT = 1 << 32
-"""Slot of condition dropout. A field's own slot is this plus a 32-bit checksum of its name, so that whether a field is
-dropped does not depend on which other fields there are; everything else keeps to slots below 2^32."""
 
 
 @dataclass(frozen=True, eq=False)

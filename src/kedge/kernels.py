@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -113,14 +114,13 @@ class Gaussian:
             raise NoDensityError(
                 f"no divergence between a Gaussian and a {type(other).__name__}: both steps must be Gaussian"
             )
+        return tree_map(partial(self._divergence, other), self.mean, other.mean)
 
-        def divergence(mean: Tensor, mean_2: Tensor) -> Tensor:
-            mean, mean_2 = _wide(mean), _wide(mean_2)
-            (std, moves), (std_2, moves_2) = self._moving(mean), other._moving(mean_2)
-            value = (std_2 / std).log() + (std**2 + (mean - mean_2) ** 2) / (2 * std_2**2) - 0.5
-            return torch.where(moves, torch.where(moves_2, value, math.inf), 0.0)
-
-        return tree_map(divergence, self.mean, other.mean)
+    def _divergence(self, other: Gaussian, mean: Tensor, mean_2: Tensor) -> Tensor:
+        mean, mean_2 = _wide(mean), _wide(mean_2)
+        (std, moves), (std_2, moves_2) = self._moving(mean), other._moving(mean_2)
+        value = (std_2 / std).log() + (std**2 + (mean - mean_2) ** 2) / (2 * std_2**2) - 0.5
+        return torch.where(moves, torch.where(moves_2, value, math.inf), 0.0)
 
     def take(self, index: Tensor) -> Gaussian:
         """The kernels of the samples at `index`."""

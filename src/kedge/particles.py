@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from kedge.noise import Noise
-
-RESAMPLE_SLOT = 40
-"""Resampling's own stream of noise."""
+from kedge.slots import RESAMPLE_SLOT
 
 HALVINGS = 60
 """Of an interval, until its ends are one number in double precision."""

@@ -222,6 +222,6 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, case: str) -> None:
 
 def test_without_pyarrow_the_command_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "push", "v3.0")
-    monkeypatch.setattr("kedge.data.adapters.named.importlib.import_module", without_pyarrow)
+    monkeypatch.setattr("kedge.extras.importlib.import_module", without_pyarrow)
     with pytest.raises(InputError, match=r"pip install 'kedge\[lerobot\]'"):
         kedge.data.open(path)

@@ -84,6 +84,24 @@ def test_walls_that_are_none(box: tuple[float, ...]) -> None:
         ROOM.with_walls([box])
 
 
+def test_an_opened_wall_is_a_way_and_the_maze_is_another_one() -> None:
+    """A known maze, one cell of it open: shorter ways, a name of its own, and nothing of what was published."""
+    large = Layout.of("large")
+    opened = large.opened([(2, 2), (4, 4)])
+    assert [bool(large.walls[cell]) for cell in ((2, 2), (4, 4))] == [True, True]
+    assert {(2, 2), (4, 4)} == set(opened.free) - set(large.free)
+    assert opened.moves_to((1, 2))[3, 2] == 2 < large.moves_to((1, 2))[3, 2]
+    assert not opened.blocked(np.array([2.0, 2.0]), 0.1)
+    assert opened.references is None
+    assert opened.name == large.opened([(4, 4), (2, 2)]).name != large.opened([(2, 2)]).name
+    assert opened.name.startswith("large-open-")
+    assert large.opened([]) is large
+    assert opened.goal.tolist() == large.goal.tolist()
+    walled = large.with_walls([(2.4, 2.8, 3.2, 3.0)])
+    assert walled.opened([(2, 2)]) == large.opened([(2, 2)]).with_walls(walled.drawn)
+    assert base_name(f"maze2d-{walled.opened([(2, 2)]).name}") == "large"
+
+
 def test_a_goal_in_a_drawn_wall_is_refused() -> None:
     with pytest.raises(InputError, match="lies in a wall that is drawn"):
         Layout.of(ROOM.with_walls([BAR]), goal=(1.7, 3.0))

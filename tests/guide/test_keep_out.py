@@ -113,6 +113,29 @@ def test_what_hangs_together_moves_along_and_all_are_out() -> None:
     assert moved[~was.any(1)].abs().max() == 0
 
 
+def test_alone_points_inside_leave_and_nobody_asks_the_way_back() -> None:
+    """By the same side as together; what lies outside stays, and the estimate's Jacobian is not asked for."""
+    path = Trig(1.0)
+    exact = law().denoiser(path)
+    x_t = path.perturb(law().sample(200, seeds=0), 0.5, torch.randn(200, H, 4, dtype=f64))
+
+    class OneWay:
+        path, pinned = exact.path, exact.pinned
+
+        def __call__(self, x_t: Tensor, t: Any) -> Tensor:
+            return exact(x_t, t).detach()
+
+    before, together = exact(x_t, 0.5), keep_out(BOX, margin=0.05).on(exact)(x_t, 0.5)
+    after = keep_out(BOX, margin=0.05, alone=True).on(OneWay())(x_t, 0.5)
+    x0, y0, x1, y1 = BOX
+    was = inside(before, (x0 - 0.05, y0 - 0.05, x1 + 0.05, y1 + 0.05))
+    assert was.any(1).float().mean() > 0.3
+    torch.testing.assert_close(after[~was], before[~was])
+    assert not inside(after, (x0 - 0.05 + 1e-9, y0 - 0.05 + 1e-9, x1 + 0.05 - 1e-9, y1 + 0.05 - 1e-9)).any()
+    way, whole = ((one - before)[was][:, 1].sign() for one in (after, together))
+    assert (way == whole).double().mean() > 0.9
+
+
 def test_ways_that_miss_the_box_are_left_alone() -> None:
     free, kept = plans(), plans(keep_out((50, 50, 51, 51)))
     torch.testing.assert_close(kept, free)

@@ -20,6 +20,8 @@ from kedge.plan import Agent, Chase, Judge
 from kedge.run.play.server import Table, application, bound, serve
 
 ROOM = Layout.of("#######/#OOOOO#/#OOOOO#/#OOGOO#/#######")
+ROOMS = Layout.of("#######/#OO#OO#/#OO#OO#/#OOGOO#/#######")
+"""Two, and a passage between them at the goal."""
 
 
 class Ways:
@@ -82,4 +84,4 @@ def served(app: Any, port: int = 0) -> Iterator[int]:
         assert not thread.is_alive()
 
 
-__all__ = ["ROOM", "Tab", "Ways", "agent", "application", "plan_of", "served", "table", "trained"]
+__all__ = ["ROOM", "ROOMS", "Tab", "Ways", "agent", "application", "plan_of", "served", "table", "trained"]

@@ -267,7 +267,8 @@ def test_the_command_says_what_is_wrong_in_one_line(run: Run, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.setitem(sys.modules, "starlette", None)
     code, _, err = run("play", "mine", "--no-browser")
-    assert (code, err) == (2, "kedge: the playground needs starlette: pip install 'kedge[play]'\n")
+    said = "kedge: starlette, by which the playground is served, is not installed: pip install 'kedge[play]'\n"
+    assert (code, err) == (2, said)
 
 
 def test_the_command_serves_on_the_loopback_prints_the_address_and_ends_quietly(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from run.chromium import NONE, Chromium, Page, found
-from run.playing import application, served, table
+from run.playing import ROOMS, application, served, table
 
 pytestmark = pytest.mark.skipif(found() is None, reason=NONE)
 
@@ -108,6 +108,41 @@ def test_a_goal_that_passes_through_a_wall_stays_where_it_ends(page: Page) -> No
     assert math.dist(page.run("kedge.world.goal"), (3, 5)) < 0.05
     assert math.dist(end_of_plan(page), (3, 5)) < 0.05
     assert page.run("document.getElementById('sooner').textContent") != "not yet "
+
+
+def pixel(page: Page, x: float, y: float) -> str:
+    """A script: the colour of a place."""
+    where = f"({y} - kedge.scale()[1]) * k, ({x} - kedge.scale()[1]) * k"
+    return (
+        "((c, k) => JSON.stringify([...c.getContext('2d').getImageData("
+        f"{where}, 1, 1).data]))(document.getElementById('maze'), kedge.scale()[0] * devicePixelRatio)"
+    )
+
+
+def test_a_wall_of_the_maze_is_erased_and_put_back_by_hand(browser: Chromium) -> None:
+    """A click with Erase opens a cell, in which the ball then fits; another one closes it; the border stays."""
+    with served(application(table(layout=ROOMS))) as port:
+        for page in opened(browser, port):
+            take(page, "erase")
+            page.drag([at(page, 0.8, 2.8)])
+            page.until("kedge.world.marks.size === 1 && kedge.world.plan.n === kedge.link.n")
+            assert said(page) == "Erased: a wall of the maze. Erase the gap, and it is back."
+            shown = page.run("[...kedge.world.marks.values()][0].box")
+            assert shown == pytest.approx([0.3, 2.3, 1.3, 3.3])
+            page.until(f"{pixel(page, 0.5, 2.5)} === {pixel(page, 0.5, 2.0)}")
+            assert page.run(pixel(page, 0.5, 2.5)) != page.run(pixel(page, -0.2, 2.5)), "which is the border's"
+            page.run("kedge.link.say('ball', {at: [0.9, 2.8]}); 0")
+            page.until("Math.hypot(kedge.world.ball[0] - .9, kedge.world.ball[1] - 2.8) < .01")
+            page.drag([at(page, 0.5, 2.5)])
+            page.until("document.getElementById('say').textContent.includes('come back onto the ball')")
+            page.until("kedge.world.marks.size === 1")
+            page.run("kedge.link.say('ball', {at: [1, 1]}); 0")
+            page.until("Math.hypot(kedge.world.ball[0] - 1, kedge.world.ball[1] - 1) < .01")
+            page.drag([at(page, 0.5, 2.5)])
+            page.until("kedge.world.marks.size === 0 && kedge.world.plan.n === kedge.link.n")
+            assert said(page) == "The wall is back."
+            page.drag([at(page, 0.1, 1.0)])
+            assert page.run("kedge.world.marks.size") == 0
 
 
 def test_walls_are_drawn_moved_and_erased(page: Page) -> None:

@@ -13,12 +13,23 @@ import torch
 from drilling.hostile import SENSELESS
 from kedge.errors import InputError
 from kedge.guide import KeepOut
+from kedge.plan.support import Support
 from kedge.run.play.commands import changes_plans, obey, read
-from kedge.run.play.planning import Job, SupersededError, frame_of, guides_of, levels_of, make, objective_of, way_of
+from kedge.run.play.planning import (
+    Job,
+    SupersededError,
+    frame_of,
+    guides_of,
+    levels_of,
+    make,
+    objective_of,
+    steered_by,
+    way_of,
+)
 from kedge.run.play.scene import MOST, RANGES, Mark, Scene, Settings
 from kedge.run.play.world import World
 from kedge.steer import Along, ComeTo, OutputPerturbation, StayOff, StochasticSampling
-from run.playing import ROOM, agent, plan_of
+from run.playing import ROOM, ROOMS, agent, plan_of
 
 WALL = {"id": "w", "kind": "wall", "box": [1.9, 0.4, 2.1, 4.0]}
 
@@ -55,6 +66,51 @@ def test_a_drawn_wall_stops_the_ball_that_would_have_gone_through() -> None:
     assert here.ball[0] > 2.6, "an erased wall is gone"
 
 
+def test_a_wall_of_the_maze_that_was_erased_lets_the_ball_pass_until_it_is_back() -> None:
+    """Straight from room to room, 2.5 s long; the wall between them reaches from 2.3 to 3.3."""
+    here = World(ROOMS, agent())
+    ends = []
+    for gap in (False, True, False):
+        here.put((1.0, 1.0))
+        here.aim((1.0, 5.0))
+        if gap:
+            draw(here, "g", "gap", box=[0.4, 2.5, 1.2, 3.1])
+            assert here.scene.boxes("gap") == [pytest.approx((0.3, 2.3, 1.3, 3.3))], "all of a cell, and one alone"
+        here.follow(make(here.agent, job(here, 1)).plan)
+        here.advance(250)
+        ends.append(here.ball[1])
+        if gap:
+            here.put((1.0, 2.8))
+            with pytest.raises(InputError, match="cannot come back onto the ball"):
+                here.clear()
+            here.put((1.0, 5.0))
+            here.aim((1.0, 2.8))
+            with pytest.raises(InputError, match="the goal cannot lie in a wall"):
+                here.erase("g")
+            here.aim((1.0, 5.0))
+            here.erase("g")
+    assert ends[0] < 2.3 - 0.09
+    assert ends[1] > 4.6
+    assert ends[2] < 2.3 - 0.09
+
+
+def test_the_judge_knows_of_a_wall_that_is_gone() -> None:
+    """What lies in the gap is no slip of the model; beside it everything is as before."""
+    visited = torch.zeros(60, 60, dtype=torch.bool)
+    visited[10:20], visited[30:40] = True, True  # two rooms, of x and y from 0 to 6 in tenths
+    support = Support(visited, torch.zeros(2), 0.1)
+    here = World(ROOMS, replace(agent(), judge=replace(agent().judge, support=support)))
+    gapped = replace(here.scene, marks={"g": Mark("g", "gap", (1.9, 2.3, 3.1, 3.3))})
+    line = torch.stack([torch.tensor([[1.5, y, 0, 0], [3.5, y, 0, 0]]) for y in (2.8, 4.8)])[None]
+    for scene, least in ((here.scene, 0.0), (gapped, 1.0)):
+        inside = steered_by(here.agent, replace(job(here), scene=scene)).judge.inside(line)[0, :, 0]
+        assert inside[0] == pytest.approx(max(least, 0.5), abs=0.2 * (1 - least))
+        assert inside[1] < 0.7
+    assert not support.visited[25, 28], "and the run's own is as it was"
+    beyond = support.opened([(-3.0, 1.0, -2.0, 2.0), (7.0, 1.0, 8.0, 2.0)])
+    assert beyond.visited.equal(visited), "off the grid is nowhere"
+
+
 def test_plans_cross_no_wall_where_one_of_the_candidates_does_not() -> None:
     here = world()
     straight = make(here.agent, job(here)).plan
@@ -72,6 +128,8 @@ def test_plans_cross_no_wall_where_one_of_the_candidates_does_not() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        ({"do": "draw", "mark": {"id": "g", "kind": "gap", "box": [0, 2, 0.2, 2.2]}}, "its border stays closed"),
+        ({"do": "draw", "mark": {"id": "g", "kind": "gap", "box": [2, 2, 2.2, 2.2]}}, "there is no wall to open"),
         ({"do": "goal", "at": [0.0, 3.0]}, "the goal cannot lie in a wall"),
         ({"do": "goal", "at": [0.35, 3.0]}, "the goal cannot lie in a wall"),
         ({"do": "goal", "at": [30, 3]}, "the goal cannot lie outside the maze"),
@@ -137,6 +195,9 @@ def test_a_kept_scene_comes_back_as_far_as_it_fits() -> None:
     assert (here.settings.steps, here.settings.solver) == (9, "ddim")
     np.testing.assert_allclose(here.ball, [1, 5, 0, 0])
     assert obey(here, {"do": "restore", "marks": None, "settings": 3}) == []
+    there, gap = World(ROOMS, agent()), {"id": "g", "kind": "gap", "box": [0.3, 2.3, 1.3, 3.3]}
+    assert obey(there, {"do": "restore", "goal": [1.0, 2.8], "ball": [1.0, 2.5], "marks": [gap]}) == []
+    assert there.scene.goal == (1.0, 2.8)
 
 
 def test_settings_reach_from_their_least_to_their_most() -> None:
@@ -159,12 +220,13 @@ def test_what_is_drawn_becomes_guides_and_objectives() -> None:
         (0.05, 0.5),
     ]
     assert guides_of(here.ahead, 0.0) == []
+    assert [g.alone for g in (*guides, *guides_of(here.ahead, 0.5, draft=True))] == [False] * 2 + [True] * 2  # pyright: ignore
     draw(here, "c", "come", points=[[1.0, 5.0]])
     draw(here, "y", "way", points=[[1, 1], [1, 2]])
     draw(here, "k", "keep", points=[[3, 5]])
     parts = [type(part) for _, part in objective_of(here.ahead).parts]  # pyright: ignore
     assert parts == [Along, ComeTo, StayOff]
-    ways = [way_of(here.agent, here.ahead, replace(Settings(), way=name), here.ball) for name in ("push", "ranking")]
+    ways = [way_of(here.agent, here.ahead, replace(Settings(), way=name), here.ball) for name in ("push", "rank")]
     assert isinstance(ways[0], OutputPerturbation)
     assert ways[0].push == pytest.approx((0.0, 0.3)), "towards (1, 5) from (1, 3)"
 
@@ -231,7 +293,7 @@ def test_a_plan_on_the_wire_is_what_was_planned_to_a_millimetre(half: World) -> 
 
 
 def test_the_settings_are_those_of_the_walk(half: World) -> None:
-    changed = replace(half.settings, steps=4, solver="heun", way="ranking")
+    changed = replace(half.settings, steps=4, solver="heun", way="rank")
     made = make(half.agent, replace(job(half), settings=changed))
     assert len(made.plan.frames) == 4
     assert len(levels_of(half.agent, 4)) == 5
@@ -243,6 +305,18 @@ def test_the_settings_are_those_of_the_walk(half: World) -> None:
 def test_the_same_scene_is_planned_for_with_the_same_noise_and_drafts_are_its_beginning(half: World) -> None:
     whole, draft = (make(half.agent, job(half, n, draft=n < 6)).plan.states for n in (6, 2))
     torch.testing.assert_close(torch.from_numpy(whole[:, :2]), torch.from_numpy(draft), atol=1e-3, rtol=0)
+
+
+def test_a_draft_past_a_wall_asks_the_network_forwards_alone(half: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way back, by which a full plan keeps together what hangs together, is half of the time."""
+    scene = replace(half.ahead, marks={"z": Mark.of({"id": "z", "kind": "zone", "box": [0.5, 0.5, 3.5, 5.5]})})
+    back: list[bool] = []
+    real = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: back.append(draft) or real(*a, **k))
+    for draft in (True, False):
+        make(half.agent, replace(job(half, draft=draft), scene=scene))
+    assert back
+    assert not any(back)
 
 
 def test_what_changes_no_plan_asks_for_none() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import kedge
 from kedge import Noise, Walk, grids, solvers
 from kedge.guide import Toward
 from kedge.paths import Trig
@@ -32,14 +33,11 @@ from steer.routes import POINTS, law
 f64 = torch.float64
 PATH = Trig()
 LINE = [[0, 0], [1, 0.5], [2, 0]]
-WAYS: dict[str, Way] = {
-    "RS": RandomSampling(),
-    "OP": OutputPerturbation(push=(0.1, 0.2)),
-    "PR": PostHocRanking(),
-    "BI": BiasedInitialisation(scale=0.5),
-    "GD": GuidedDiffusion(weight=10),
-    "SS": StochasticSampling(weight=10, times=2),
-}
+SET: dict[str, dict[str, Any]] = {
+    "push": {"push": (0.1, 0.2)}, "biased": {"scale": 0.5}, "guided": {"weight": 10},
+    "stochastic": {"weight": 10, "times": 2},
+}  # fmt: skip
+WAYS = {name: way(**SET.get(name, {})) for name, way in kedge.steer.WAYS.items()}
 TO = Along.of(LINE)
 
 
@@ -64,7 +62,7 @@ def test_one_interface(name: str) -> None:
     keys = Noise.of(7, 6)
     some = Steering(TO, WAYS[name]).run(walk(), start()[2:4], seeds=keys.take(torch.tensor([2, 3])))
     torch.testing.assert_close(some, whole[2:4], rtol=1e-9, atol=1e-9)
-    heard = name in ("BI", "GD", "SS")
+    heard = name in ("biased", "guided", "stochastic")
     assert WAYS[name].denoises == heard
     assert torch.equal(run(WAYS[name], ComeTo((0.0, 3.0))), whole) != heard
 

@@ -8,8 +8,10 @@ from typing import Any, cast
 from torch import nn
 
 from kedge.errors import InputError
+from kedge.extras import optional
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+LAYS = "which lays them"
 
 
 def low_rank(
@@ -26,7 +28,7 @@ def low_rank(
         alpha: its scale is alpha / rank; by default 1.
         targets: names of layers, or their ends; by default all linear and convolutional ones.
     """
-    peft = _peft()
+    peft: Any = optional("peft", "lora", LAYS)
     names = [name for name, module in net.named_modules() if name and isinstance(module, LAYERS)]
     if targets is not None:
         names = [name for name in names if any(name == end or name.endswith(f".{end}") for end in targets)]
@@ -41,7 +43,7 @@ def merged(net: nn.Module) -> nn.Module:
     """Adds the change to the weights and takes the small matrices away: the network is as large as it was. Returns the
     network, changed in place.
     """
-    _peft()
+    optional("peft", "lora", LAYS)
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(net.named_modules()):
@@ -49,11 +51,3 @@ def merged(net: nn.Module) -> nn.Module:
             cast(Any, module).merge()
             net.set_submodule(name, cast(Any, module).get_base_layer())
     return net
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError:
-        raise InputError("low_rank needs peft: pip install 'kedge[lora]'") from None
-    return peft

@@ -13,11 +13,9 @@ from kedge.align.advantages import Piece, advantages
 from kedge.align.policy import StepValue, values_at
 from kedge.align.rewards import Reward, rewarded
 from kedge.align.walks import Recorded
+from kedge.slots import BETWEEN_SLOT, DATA_SLOT
 from kedge.train import OptimiserSpec, Part, Tick
 from kedge.tree import Tree, first_leaf, lead, leaves, take, tree_map
-
-DATA_SLOT, BETWEEN_SLOT = 16, 17
-"""Streams of their own: which data a critic sees, and where between data and ends its slope is taken."""
 
 
 class Adversary(nn.Module):

@@ -22,14 +22,13 @@ from kedge.fit import denoising_error
 from kedge.fit.draw import drawn
 from kedge.noise import Noise
 from kedge.paths.gaussian import GaussianPath
+from kedge.slots import LATENT_SLOT
 from kedge.train import OptimiserSpec, Part, Tick
 from kedge.tree import sum_event, tree_map
 
 LogLikelihood = Callable[[Tensor, Tensor], Tensor]
 """`log_likelihood(x, y) -> [B]`, differentiable in x."""
 
-LATENT_SLOT = 53
-"""The stream of the flow's normals."""
 
 LEAST_LOG_SNR = -50.0
 """At which a path must end: levels are drawn evenly in the log-SNR, and below nothing of the data is left to learn."""

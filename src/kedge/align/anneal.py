@@ -23,13 +23,12 @@ from torch import Tensor
 
 from kedge.noise import Noise, Seeds
 from kedge.particles import effective, evidence, furthest, normalised, resampled, rows, surviving
+from kedge.slots import ACCEPT_SLOT, MOMENTUM_SLOT
 from kedge.tree import lead, sum_event
 
 LogDensity = Callable[[Tensor], Tensor]
 """`log_p(x) -> [B]` of `[B, *event]`, differentiable; up to a constant where it says so."""
 
-MOMENTUM_SLOT, ACCEPT_SLOT = 41, 45
-"""The moves' own streams."""
 
 MOST_STEPS = 10_000
 """A schedule that has not arrived by then never will."""

@@ -127,9 +127,8 @@ class OwnChoices:
     def next(self, tick: Tick) -> Chosen:
         """Fresh walks, rewarded."""
         begun = self.walks.begin(tick)
-        walk = self.walks.held(begun.cond)
-        told = begun.cond if self.walks.hold is None else None
-        end = walk.run(begun.start, told, levels=begun.levels, seeds=begun.seeds)
+        walk, heard = self.walks.held(begun.cond), self.walks.heard(begun.cond)
+        end = walk.run(begun.start, heard, levels=begun.levels, seeds=begun.seeds)
         action = first_leaf(end.notes[ACTION])
         setting = {
             self.chooser.name: self.chooser.settings.to(action.device)[action[:, 0] if self.chooser.once else action]

@@ -69,7 +69,7 @@ class Direct(Method):
     def forward(self, batch: Begun, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
         """The loss of each walk `[B]`, and what to log."""
         record, walk = Record(), self.walks.held(batch.cond)
-        heard = batch.cond if self.walks.hold is None else None
+        heard = self.walks.heard(batch.cond)
         levels = batch.levels or walk.grid.levels(walk.path)
         # in that last step the model could move its samples without any divergence to pay for it
         ended = Relay(walk.denoiser, self.reference.module, float(levels.t[-2]))

@@ -28,12 +28,10 @@ from kedge.fit.weightings import Uniform
 from kedge.noise import Noise
 from kedge.particles import effective, normalised, tempered
 from kedge.paths.gaussian import GaussianPath
+from kedge.slots import AROUND_SLOT, PICK_SLOT
 from kedge.train import OptimiserSpec, Part, Tick
 from kedge.tree import first_leaf, lead
 from kedge.walk import Walk
-
-AROUND_SLOT, PICK_SLOT = 50, 51
-"""The streams of the draws around x_t, and of what is taken from the buffer."""
 
 
 @dataclass(frozen=True, eq=False)

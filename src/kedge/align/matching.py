@@ -18,13 +18,11 @@ from kedge.denoise import Estimate, as_estimator
 from kedge.fit import Draw, Proposal, Space, denoising_error, per_clean
 from kedge.fit.proposals import Uniform
 from kedge.rl.objectives import clipped, share_clipped
+from kedge.slots import END_LEVEL_SLOT, END_Z_SLOT
 from kedge.train import Shadow, Tick
 from kedge.tree import Tree, sum_event, take, tree_map
 from kedge.walk import Walk
 from kedge.walk.hooks.pin import MASK
-
-LEVEL_SLOT, Z_SLOT = 11, 12
-"""Streams of their own on a walk's noise: the levels and the noise at which its end is denoised."""
 
 Ratio = Literal["draw", "sample"]
 """Of what a ratio is taken: of each draw by itself, or of a sample, over the mean of its draws."""
@@ -121,11 +119,11 @@ class Matching(Method):
         copies = torch.arange(len(batch.reward), device=batch.reward.device).repeat(n)
         x, noise, path = take(batch.record.x[-1], copies), last.noise.take(copies), self.walk.path
         bins = torch.arange(n, device=copies.device).repeat_interleave(len(batch.reward))
-        u = (bins + noise.uniform((len(copies),), 0, LEVEL_SLOT)) / n
+        u = (bins + noise.uniform((len(copies),), 0, END_LEVEL_SLOT)) / n
         t = self.proposal.times(path, u).clamp(path.t_min, path.t_max)
         known = last.notes.get(MASK)
         known = None if known is None else take(known, copies)
-        return Asked(x, Draw(t, path.noise(x, noise, 0, Z_SLOT)), take_cond(last.given, copies), known)
+        return Asked(x, Draw(t, path.noise(x, noise, 0, END_Z_SLOT)), take_cond(last.given, copies), known)
 
     def _errors(self, denoiser: Any, asked: Asked) -> tuple[Tensor, Estimate]:
         """`[n, B]`, and the estimate behind them."""

@@ -15,13 +15,11 @@ from kedge.align.method import Method
 from kedge.align.walks import Recorded, Shared, at
 from kedge.cond import take_cond
 from kedge.rl.objectives import clipped, share_clipped
+from kedge.slots import RECALL_SLOT
 from kedge.train import Tick
 from kedge.tree import Tree, first_leaf, leaves, sum_event, tree_map
 from kedge.walk import State, Walk
 from kedge.walk.hooks import Record
-
-RECALL_SLOT = 15
-"""A stream of its own: the walks of the reference."""
 
 DDPO: tuple[Piece, ...] = (Relative(), Standard(), Clamp(5.0))
 """Centred and scaled within the condition, and held within five deviations."""

@@ -19,10 +19,8 @@ from torch import Tensor
 from kedge.align.anneal import LogDensity
 from kedge.noise import Noise, Seeds
 from kedge.particles import effective, evidence, normalised, tempered
+from kedge.slots import NORMAL_SLOT, TAIL_SLOT, WHICH_SLOT
 from kedge.tree import lead
-
-WHICH_SLOT, NORMAL_SLOT, TAIL_SLOT = 46, 47, 48
-"""The draws' own streams: which component, where in it, how far out."""
 
 
 @dataclass(frozen=True, eq=False)

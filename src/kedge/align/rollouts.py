@@ -12,17 +12,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kedge.align.advantages import Piece, Relative, Standard
-from kedge.align.walks import START_SLOT, Recorded
+from kedge.align.walks import Recorded
 from kedge.noise import Noise
 from kedge.rl.objectives import discounted_advantages
 from kedge.rl.replay import World
 from kedge.rl.scale import RunningScale
+from kedge.slots import CHUNK_SLOT, START_SLOT
 from kedge.train import OptimiserSpec, Part, Tick
 from kedge.walk import Walk
 from kedge.walk.hooks import Record
-
-CHUNK_SLOT = 17
-"""A stream of its own: the seeds of the walks of one collection."""
 
 
 @runtime_checkable

@@ -14,12 +14,10 @@ from kedge.align.rewards import Reward, rewarded
 from kedge.cond import take_cond
 from kedge.noise import Noise, Seeds
 from kedge.rl.objectives import clipped, share_clipped
+from kedge.slots import BEGIN_SLOT, WALK_SLOT
 from kedge.train import OptimiserSpec, Part, Tick
 from kedge.tree import sum_event
 from kedge.walk import Walk
-
-BEGIN_SLOT, WALK_SLOT = 13, 14
-"""Streams of their own: what starts are drawn from, and the seeds of their walks."""
 
 
 class Start(nn.Module):

@@ -16,12 +16,10 @@ from kedge.noise import Noise
 from kedge.rl.action_value import ActionCritic, ActionValues
 from kedge.rl.replay import Act, World
 from kedge.rl.soft_actor_critic import SoftActorCritic
+from kedge.slots import ALIAS_SLOT, OPEN_SLOT
 from kedge.train import Batch, OptimiserSpec, Part, Tick
 from kedge.tree import first_leaf
 from kedge.walk import Walk
-
-ALIAS_SLOT, OPEN_SLOT = 20, 21
-"""Streams of their own: the noise at which one critic is told what the other one says, and that which nobody picks."""
 
 
 class Steered:

@@ -22,14 +22,12 @@ from torch import Tensor, nn
 from kedge.align.anneal import KeepESS, Move, Pace, annealed
 from kedge.noise import Noise
 from kedge.particles import effective, normalised, systematic
+from kedge.slots import CHOOSE_SLOT
 from kedge.train import OptimiserSpec, Part, Tick
 
 Heard = Literal["all", "newest"]
 """Which of a data point's samplers are learned from: all, each weighted by its evidence; or the newest alone, which is
 biased however long it goes on."""
-
-CHOOSE_SLOT = 49
-"""The stream of the particles that a step hears."""
 
 
 @runtime_checkable

@@ -15,17 +15,13 @@ from kedge.cond import Cond, take_cond
 from kedge.elementary import Level
 from kedge.kernels import Categorical, Gaussian, Kernel, Point
 from kedge.noise import Noise
+from kedge.slots import CONDITION_SLOT, KEPT_SLOT, PART_SLOT, SHARED_SLOT, START_SLOT
 from kedge.train import Source, Tick
 from kedge.tree import Tree, take
 from kedge.walk import Hook, State, Step, Walk
 from kedge.walk.grids.levels import Levels
 from kedge.walk.hooks import Record
 from kedge.walk.state import Place
-
-START_SLOT, CONDITION_SLOT, SHARED_SLOT, KEPT_SLOT, PART_SLOT = 7, 8, 9, 10, 16
-"""Streams of their own, apart from the steps' noise: starts, conditions, shared steps, which batch is heard, and in
-which order."""
-
 
 BY_SAMPLE = ("reward", "plugged", "group", "counts", "errors", "ahead", "returns")
 """What a batch may hold beside the walks and the rewards of entries; the last axis counts the samples."""
@@ -196,12 +192,9 @@ class OwnWalks:
     def next(self, tick: Tick) -> Recorded:
         """Fresh walks."""
         begun = self.begin(tick)
-        if self.hold is None:
-            reward, told = self.reward, begun.cond
-        else:
-            reward, told = partial(_deaf, self.reward, begun.cond), None
-        walk = self.held(begun.cond)
-        return recorded(walk, begun.start, reward, told, begun.seeds, begun.group, self.plug, begun.levels)
+        reward = partial(_told, self.reward, begun.cond)
+        walk, heard = self.held(begun.cond), self.heard(begun.cond)
+        return recorded(walk, begun.start, reward, heard, begun.seeds, begun.group, self.plug, begun.levels)
 
     def begin(self, tick: Tick) -> Begun:
         """All that walks begin with."""
@@ -219,6 +212,10 @@ class OwnWalks:
     def held(self, cond: Any) -> Walk:
         """The walk, with what holds for these conditions."""
         return self.walk if self.hold is None else replace(self.walk, hooks=[*self.walk.hooks, *self.hold(cond)])
+
+    def heard(self, cond: Any) -> Any:
+        """What of these conditions the network is told: nothing where they hold by hooks."""
+        return cond if self.hold is None else None
 
     def _start(self, tick: Tick, count: int, cond: Any, first: int) -> tuple[Tree, Levels | None]:
         """Where what is recorded begins: pure noise, or where a walk for each group has come to after `first` steps."""
@@ -239,8 +236,7 @@ class OwnWalks:
             raise ValueError(f"OwnWalks: a walk of {len(levels.t) - 1} steps cannot share {first} and still have one")
         head, tail = (Levels(t, levels.rise) for t in (levels.t[: first + 1], levels.t[first:]))
         with torch.no_grad():
-            told = cond if self.hold is None else None
-            state = self.held(cond).run(start, told, levels=head, seeds=tick.seeds(count, SHARED_SLOT))
+            state = self.held(cond).run(start, self.heard(cond), levels=head, seeds=tick.seeds(count, SHARED_SLOT))
         return state.x, tail
 
     def state(self) -> dict[str, Any]:
@@ -384,8 +380,8 @@ def restored(walk: Walk, plain: Mapping[str, Any]) -> Recorded:
     return Recorded(record, **plain["worth"])
 
 
-def _deaf(reward: Reward, cond: Any, x: Tree, _: Any) -> Any:
-    """For a network that must not hear the condition, and a reward that must."""
+def _told(reward: Reward, cond: Any, x: Tree, _: Any) -> Any:
+    """A reward that is told the conditions, whether the network hears them or not."""
     return reward(x, cond)
 
 

@@ -7,15 +7,13 @@ three are enough.
 
 from __future__ import annotations
 
-from kedge.errors import InputError
+from kedge.extras import absent
 
 try:
     import msgpack  # noqa: F401
     import websockets  # noqa: F401
 except ModuleNotFoundError as error:
-    raise InputError(
-        f"{error.name}, by which clients and servers talk, is not installed: pip install 'kedge[serve]'"
-    ) from None
+    raise absent(str(error.name), "serve", "by which clients and servers talk") from None
 
 from kedge.client.client import Client
 from kedge.client.remote import Remote

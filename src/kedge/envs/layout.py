@@ -137,6 +137,29 @@ class Layout:
         mark = hashlib.sha256(repr(drawn).encode()).hexdigest()[:8]
         return replace(self, name=f"{name}-walls-{mark}", drawn=drawn, references=None)
 
+    def opened(self, cells: Sequence[Cell]) -> Layout:
+        """The same maze without the walls of these cells; its border stays closed. What is published for the maze no
+        longer holds; its name says so.
+        """
+        rows = [list(row) for row in self.rows]
+        for r, c in cells:
+            if not (0 < r < len(rows) - 1 and 0 < c < len(rows[0]) - 1):
+                raise InputError(f"{self.title}: its border stays closed, at row {r + 1} column {c + 1}")
+            if not self.walls[r, c]:
+                raise InputError(f"{self.title}: there is no wall to open at row {r + 1} column {c + 1}")
+            rows[r][c] = "O"
+        if not cells:
+            return self
+        mark, name = hashlib.sha256(repr(sorted(cells)).encode()).hexdigest()[:8], self.name.partition("-walls-")[0]
+        opened = replace(self, name=f"{name}-open-{mark}", rows=tuple(map("".join, rows)), references=None)
+        return opened.with_walls(self.drawn)
+
+    def around(self, cell: Cell) -> Box:
+        """A cell in joint coordinates."""
+        r, c = cell
+        low = 0.5 + WALL_OFFSET
+        return r - low, c - low, r - low + 1, c - low + 1
+
     @property
     def title(self) -> str:
         """For messages."""

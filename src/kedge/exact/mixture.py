@@ -14,9 +14,7 @@ from torch import Tensor
 from kedge.elementary import Level
 from kedge.noise import Noise, Seeds
 from kedge.paths.gaussian import GaussianPath
-
-COMPONENT_SLOT, SAMPLE_SLOT = 2, 5
-"""Streams of their own, so that a sample is independent of the noise that the same seed then puts on it."""
+from kedge.slots import COMPONENT_SLOT, SAMPLE_SLOT
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from kedge.noise import Noise
 from kedge.paths.gaussian import GaussianPath
+from kedge.slots import LEVEL_SLOT, Z_SLOT
 from kedge.tree import Tree, first_leaf, take
-
-LEVEL_SLOT, Z_SLOT = 3, 4
 
 Spread = Literal["independent", "stratified", "lattice"]
 """How the levels of a batch of B lie: independently; one in each of B equally likely bins; or on a lattice of B equally

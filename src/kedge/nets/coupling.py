@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from kedge.nets.contract import check_sizes
 from kedge.nets.mlp import stacked
 from kedge.noise import Noise, Seeds
-
-FLOW_SLOT = 52
-"""The stream of the normals that a flow turns into samples."""
+from kedge.slots import FLOW_SLOT
 
 
 class CouplingFlow(nn.Module):

@@ -48,6 +48,17 @@ class Support(nn.Module):
             visited[i, j] = True
         return cls(torch.from_numpy(_spread(visited)), torch.from_numpy(low).float(), size, dims)
 
+    def opened(self, boxes: Sequence[tuple[float, float, float, float]]) -> Support:
+        """The same, as if the logs had been in these boxes too (x from, y from, x to, y to), as far as the grid goes:
+        for places of which somebody else knows that one can be there.
+        """
+        visited, low, size = self.visited.clone(), self.low.cpu(), self.size.cpu()
+        for box in boxes:
+            cells = ((torch.tensor(box).reshape(2, 2) - low) / size).floor().long()
+            (i, j), (k, m) = cells[0].clamp(min=0).tolist(), (cells[1] + 1).clamp(min=0).tolist()
+            visited[i:k, j:m] = True
+        return Support(visited, self.low, float(self.size), self.dims)
+
     def covers(self, points: Float[Tensor, "*b s"]) -> Bool[Tensor, "*b"]:
         """Whether the logs have been there."""
         cell = ((points[..., list(self.dims)] - self.low) / self.size).floor().long()

@@ -16,13 +16,11 @@ from kedge.kernels import Gaussian
 from kedge.nets.contract import check_sizes
 from kedge.noise import Noise
 from kedge.rl.action_value import normed
+from kedge.slots import ACTION_SLOT, ACTION_START_SLOT
 from kedge.tree import first_leaf, sum_event
 from kedge.walk import Walk
 from kedge.walk.grids.noised import Noised
 from kedge.walk.hooks.record import Record
-
-ACTION_SLOT, START_SLOT = 18, 19
-"""Streams of their own: an action's noise, and the start of a walk to one."""
 
 
 @runtime_checkable
@@ -152,7 +150,7 @@ class DenoisingActor(nn.Module):
     def record(self, state: Tensor, noise: Noise, step: int) -> Record:
         """The walks."""
         record, begun = Record(), len(state)
-        start = self.sigma * noise.normal((begun, self.dim), step, START_SLOT, state.dtype)
+        start = self.sigma * noise.normal((begun, self.dim), step, ACTION_START_SLOT, state.dtype)
         recording = replace(self.walk, hooks=[*self.walk.hooks, record])
         recording.run(start, Cond.of(state=state), seeds=noise.seeds(step, ACTION_SLOT), grad=torch.is_grad_enabled())
         return record

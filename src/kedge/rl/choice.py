@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kedge.noise import Noise
+from kedge.slots import CHOICE_SLOT
 from kedge.train import OptimiserSpec, Part, Tick
-
-CHOICE_SLOT = 15
-"""A stream of its own: what choices are drawn by."""
 
 
 class Choice(nn.Module):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kedge.noise import Noise
+from kedge.slots import EPISODE_BEGIN_SLOT, EPISODE_SLOT, MEMORY_SLOT
 from kedge.train import Tick
 from kedge.train.source import samples
 from kedge.tree import first_leaf, take
@@ -18,9 +19,6 @@ from kedge.tree import first_leaf, take
 Act = Callable[[Tensor, Noise, int], Tensor]
 """`act(state [B, S], noise, step) -> [B, A]`: what is done there. What is random in it is drawn from the noise, which
 is the same throughout an episode, at this step."""
-
-EPISODE_SLOT, BEGIN_SLOT, PICK_SLOT = 15, 16, 17
-"""Streams of their own: the noise of an episode's actions, where it begins, and what is taken from the memory."""
 
 
 @runtime_checkable
@@ -78,7 +76,7 @@ class Replay:
         """So many of them, each alike likely every time."""
         if not len(self):
             raise ValueError("Replay: nothing is remembered yet")
-        index = (noise.uniform((count,), step, PICK_SLOT) * len(self)).long().clamp(max=len(self) - 1)
+        index = (noise.uniform((count,), step, MEMORY_SLOT) * len(self)).long().clamp(max=len(self) - 1)
         return cast(dict[str, Tensor], take(self.data, index.to(first_leaf(self.data).device)))
 
     def state(self) -> dict[str, Any]:
@@ -189,7 +187,7 @@ class OwnEpisodes:
     def live(self, tick: Tick) -> None:
         """An episode in each copy."""
         count = self.simulator.count
-        begins = (tick.seeds(count, BEGIN_SLOT) % 2**31).tolist()
+        begins = (tick.seeds(count, EPISODE_BEGIN_SLOT) % 2**31).tolist()
         noise = Noise.of(tick.seeds(count, EPISODE_SLOT), count)
         made = lived(self.simulator, self.act, self.horizon, begins, noise, ends=self.ends, once=self.once)
         self.replay.add(made)

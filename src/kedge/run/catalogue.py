@@ -35,7 +35,6 @@ class System:
     id: str
     family: str
     title: str
-    paper: str
     what: str
     """What it is, in a line."""
     code: tuple[str, ...]
@@ -45,6 +44,9 @@ class System:
     """What shows that it works, in a line with a number in it."""
     page: str
     """Where the documentation speaks of it."""
+    paper: str | None = None
+    """The paper's number, `arXiv:2205.09991`. Of a paper that has none, or whose number nobody has checked, the title
+    stands alone."""
     demands: tuple[str, ...] = ()
     """The lines of the test that demand the figure."""
     stored: tuple[Stored, ...] = ()
@@ -58,9 +60,9 @@ class System:
         return "; ".join([*said, *([f"demanded by {self.test}"] if self.demands else [])])
 
     @property
-    def link(self) -> str:
-        """Where the paper is."""
-        return f"https://arxiv.org/abs/{self.paper.removeprefix('arXiv:')}"
+    def link(self) -> str | None:
+        """Where the paper is, if it has a number."""
+        return None if self.paper is None else f"https://arxiv.org/abs/{self.paper.removeprefix('arXiv:')}"
 
     def json(self) -> dict[str, Any]:
         """For a file."""
@@ -69,7 +71,7 @@ class System:
     def said(self) -> dict[str, str]:
         """All of it, for a person."""
         return {
-            "paper": f"{self.title} ({self.paper})",
+            "paper": self.title if self.paper is None else f"{self.title} ({self.paper})",
             "is": self.what,
             "code": ", ".join(self.code),
             "test": self.test,

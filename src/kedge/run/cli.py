@@ -118,7 +118,7 @@ def _surprised(error: Exception, args: list[str]) -> int:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no more to be had'}"
         return _failed(FAILED, f"not enough memory for this ({why}); smaller sizes or data take less", args)
-    if not isinstance(error, CheckpointError | CrewError | ModuleNotFoundError):  # those say all in one line
+    if not isinstance(error, CheckpointError | CrewError):  # those say all in one line
         traceback.print_exc(file=sys.stderr)
     return _failed(FAILED, f"{type(error).__name__}: {error}", args)
 

@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
+from kedge.extras import command
+
 State = Literal["ok", "note", "bad"]
 """As it should be; worth knowing, perhaps with something to do about it; and what keeps kedge from working."""
 
@@ -132,10 +134,8 @@ def extras() -> list[Finding]:
     absent = [name for name, whole in state.items() if not whole]
     lines = [Finding("extras", "ok", f"installed: {', '.join(there) or 'none'}")]
     if absent:
-        command = f"pip install 'kedge[{','.join(absent)}]'"
-        lines.append(
-            Finding("extras", "note", f"not installed: {', '.join(absent)}", f"what you need of them, by {command}")
-        )
+        remedy = f"what you need of them, by {command(absent)}"
+        lines.append(Finding("extras", "note", f"not installed: {', '.join(absent)}", remedy))
     return lines
 
 

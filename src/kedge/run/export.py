@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from kedge.errors import InputError
+from kedge.extras import optional
 from kedge.plan import Agent
 from kedge.policy import ChunkPolicy
 from kedge.run.graphs import Graph, graph_of
 from kedge.run.provenance import PACKAGES, provenance
 from kedge.train.checkpoint import save_json
-from kedge.train.sinks.sink import optional
 
 Form = Literal["onnx", "torch"]
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
@@ -58,7 +58,7 @@ def export(
         raise InputError(f"export: form is one of {', '.join(get_args(Form))}, not {form!r}")
     if form == "onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
-            optional(module, "export")
+            optional(module, "export", "by which graphs are written and run")
     graph = graph_of(agent, alone).cpu()
     path = Path(folder) / f"{graph.kind}{ENDINGS[form]}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def write_onnx(graph: Graph, program: torch.export.ExportedProgram, path: Path) 
 
 def onnx_runner(path: Path, threads: int = 1) -> Callable[..., Tensor]:
     """The file as a function of tensors, by onnxruntime on the CPU."""
-    runtime: Any = optional("onnxruntime", "export")
+    runtime: Any = optional("onnxruntime", "export", "which runs it")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -46,7 +46,7 @@ def named_for(folder: Path, task: Any) -> str | dict[str, Any] | None:
 def base_name(name: str) -> str:
     """A maze's name without the endings that say what was moved in it."""
     short = name.removeprefix("maze2d-")
-    for ending in ("-goal-", "-steps-", "-walls-"):
+    for ending in ("-goal-", "-steps-", "-open-", "-walls-"):
         short = short.partition(ending)[0]
     return short
 

@@ -6,6 +6,7 @@ from kedge.steer.objectives import Along, ComeTo, Objective, StayOff, Together
 from kedge.steer.outcomes import Foresight, ForesightLoss, Outcomes
 from kedge.steer.steering import Steering
 from kedge.steer.ways import (
+    WAYS,
     BiasedInitialisation,
     GuidedDiffusion,
     OutputPerturbation,
@@ -17,6 +18,7 @@ from kedge.steer.ways import (
 from kedge.steer.zones import Box, Disc, Polyline, Zone
 
 __all__ = [
+    "WAYS",
     "Along",
     "BiasedInitialisation",
     "Box",

@@ -176,3 +176,14 @@ class StochasticSampling(GuidedDiffusion):
     def walk(self, walk: Walk, objective: Objective, scale: Scale = OWN) -> Walk:
         """With a guided denoiser, again and again."""
         return replace(super().walk(walk, objective, scale), grid=Again(walk.grid, self.times, self.by))
+
+
+WAYS: dict[str, type[Way]] = {
+    "random": RandomSampling,
+    "push": OutputPerturbation,
+    "rank": PostHocRanking,
+    "biased": BiasedInitialisation,
+    "guided": GuidedDiffusion,
+    "stochastic": StochasticSampling,
+}
+"""All six, by the names that they have where one is chosen: in the playground, and in what was measured."""

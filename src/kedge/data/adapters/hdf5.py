@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kedge.data.adapters.named import assemble, optional, reading
+from kedge.data.adapters.named import READER, assemble, reading
 from kedge.data.trajectories import Trajectories
+from kedge.extras import optional
 
 
 def read(path: Path, keys: Mapping[str, str], finite: bool, one_stream: bool) -> Trajectories:
@@ -18,7 +19,7 @@ def read(path: Path, keys: Mapping[str, str], finite: bool, one_stream: bool) ->
     Whatever else has a row for each step is kept, `infos/goal` as `infos.goal`; `next_observations`, which repeats the
     observations, is not.
     """
-    h5py = optional("h5py", "hdf5")
+    h5py = optional("h5py", "hdf5", READER)
     arrays: dict[str, Any] = {}
 
     def keep(name: str, item: Any) -> None:

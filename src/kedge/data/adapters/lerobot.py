@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from kedge.data.adapters.named import assemble, optional, reading
+from kedge.data.adapters.named import READER, assemble, reading
 from kedge.data.columns import NUMBERS
 from kedge.data.trajectories import Trajectories
 from kedge.errors import InputError
+from kedge.extras import optional
 
 INFO = Path("meta", "info.json")
 STATE, ACTION, REWARD = "observation.state", "action", "next.reward"
@@ -53,7 +54,7 @@ def read(path: Path, keys: Mapping[str, str], finite: bool) -> Trajectories:
     An episode ends where the next one begins: `next.done` marks that a task was done, and a recording may go on.
     """
     where = str(path)
-    parquet = optional("pyarrow.parquet", "lerobot")
+    parquet = optional("pyarrow.parquet", "lerobot", READER)
     info = _info(path)
     features: Mapping[str, Any] = info["features"]
     kept = [name for name, of in features.items() if _numeric(of)]

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from kedge.data.adapters.named import left_out, optional, reading
+from kedge.data.adapters.named import READER, left_out, reading
 from kedge.data.columns import NUMBERS, may_name
 from kedge.data.trajectories import Trajectories
 from kedge.errors import InputError
+from kedge.extras import optional
 
 NAME = re.compile(r"([\w-]+/)*[\w-]+-v\d+")
 
@@ -51,8 +52,8 @@ def read(path: Path, finite: bool) -> Trajectories:
     provenance says so. Any other dictionary is laid end to end, in the order of its sorted names. Discrete actions
     become one number.
     """
-    minari = optional("minari", "minari")
-    optional("h5py", "minari")
+    minari = optional("minari", "minari", READER)
+    optional("h5py", "minari", READER)
     where = str(path)
     odd: set[str] = set()
     with reading(where, "a Minari data set"):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,9 @@ NAMES: dict[str, tuple[str, ...]] = {
 """What each column may be called, most usual first: `ends` are exclusive ends of episodes, `terminals` and `timeouts`
 flags of their last steps."""
 
+READER = "which reads this"
+"""What the packages of other formats are for."""
+
 OBJECTS = "Python objects, which are not read, for they could run code: save plain arrays of numbers"
 
 
@@ -39,14 +40,6 @@ def reading(where: str, what: str) -> Iterator[None]:
     except BROKEN as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{where} cannot be read as {what} ({said})") from None
-
-
-def optional(module: str, extra: str) -> ModuleType:
-    """Imports what an extra brings, or says in one line how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise InputError(f"{module}, which reads this, is not installed: pip install 'kedge[{extra}]'") from None
 
 
 def find(arrays: Mapping[str, Any], keys: Mapping[str, str], where: str) -> dict[str, str]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kedge.data.adapters.named import assemble, optional, reading
+from kedge.data.adapters.named import READER, assemble, reading
 from kedge.data.trajectories import Trajectories
+from kedge.extras import optional
 
 
 def is_zarr(path: Path) -> bool:
@@ -19,7 +20,7 @@ def read(path: Path, keys: Mapping[str, str], finite: bool, one_stream: bool) ->
     """Trajectories from a zarr group: arrays in it, or Diffusion Policy's layout (`data/state`, `data/action`, ... and
     `meta/episode_ends`). Names are looked for without their folder. `data` and `meta` may also be arrays themselves.
     """
-    zarr = optional("zarr", "zarr")
+    zarr = optional("zarr", "zarr", READER)
     where = str(path)
     with reading(where, "zarr"):
         root = zarr.open_group(str(path), mode="r")

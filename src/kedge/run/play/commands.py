@@ -80,9 +80,12 @@ def _restore(world: World, words: Words) -> list[str]:
     steps += [
         {"do": "set", "name": key, "value": value} for key, value in (kept if isinstance(kept, dict) else {}).items()
     ]
+    drawn = [{"do": "draw", "mark": mark} for mark in (marks if isinstance(marks, list) else [])]
+    gaps = [step for step in drawn if isinstance(step["mark"], dict) and step["mark"].get("kind") == "gap"]
+    steps += gaps  # where goal and ball may be
     steps += [{"do": "goal", "at": words["goal"]}] if "goal" in words else []
     steps += [{"do": "ball", "at": words["ball"]}] if "ball" in words else []
-    steps += [{"do": "draw", "mark": mark} for mark in (marks if isinstance(marks, list) else [])]
+    steps += [step for step in drawn if step not in gaps]
     refused = []
     for step in steps:
         try:

@@ -20,15 +20,14 @@ from kedge.plan import Agent, Barred, Nearby, Plan, Planner
 from kedge.plan.proposer import candidate_seeds
 from kedge.run.play.scene import Point, Scene, Settings
 from kedge.steer import (
+    WAYS,
     Along,
-    BiasedInitialisation,
     ComeTo,
     Disc,
     GuidedDiffusion,
     Objective,
     OutputPerturbation,
     PostHocRanking,
-    RandomSampling,
     StayOff,
     StochasticSampling,
     Way,
@@ -56,9 +55,6 @@ TOGETHER, MOST_PULL = 2.0, 2.0
 FAR = 0.2
 """What lies outside the logs further ahead counts at least so much, as a share of what lies outside nearby, as soon as
 anything is drawn: plans that are pulled leave the logs more often than those that the run's own judge was made for."""
-PLAIN = ("random", "push", "ranking")
-"""The ways that do without a denoiser."""
-
 MILLI = 1000.0
 """Positions are sent as whole thousandths."""
 
@@ -111,28 +107,25 @@ class Made:
 def make(agent: Agent, job: Job, gone: Callable[[], bool] = lambda: False) -> Made:
     """Plans. Raises `SupersededError` as soon as the job is gone."""
     begun = time.perf_counter()
-    steered = steered_by(agent, job.scene, job.settings, job.ball, gone)
+    steered = steered_by(agent, job, gone)
     seeds = candidate_seeds(np.zeros(1, int), job.round, job.count)
     goal = np.array(job.scene.goal) if getattr(agent.proposer, "heeds", False) else None
     plan = steered.consider(job.ball[None], seeds, goal=goal, frames=not job.draft, kept=job.kept)
     return Made(job, plan, 1000 * (time.perf_counter() - begun))
 
 
-def steered_by(
-    agent: Agent,
-    scene: Scene,
-    settings: Settings,
-    ball: Float[np.ndarray, " s"],
-    gone: Callable[[], bool] = lambda: False,
-) -> Agent:
+def steered_by(agent: Agent, job: Job, gone: Callable[[], bool] = lambda: False) -> Agent:
     """The agent with the page's settings, and with all that was drawn: guides pull its plans out of walls and zones,
     and its judge takes a plan that crosses none.
     """
+    scene, settings = job.scene, job.settings
     walls, zones = scene.boxes("wall"), scene.boxes("zone")
     barred = Barred(Barred.around(walls, BALL).boxes + Barred.around(zones).boxes)
     judge = agent.judge
     if scene.marks:
         judge = replace(judge, barred=barred if barred.boxes else None, far=max(judge.far, FAR))
+    if (gaps := scene.boxes("gap")) and judge.support is not None:  # the logs end a ball's radius before a wall
+        judge = replace(judge, support=judge.support.opened(Barred.around(gaps, BALL).boxes))
     proposer = agent.proposer
     if isinstance(proposer, Planner):
         proposer = replace(
@@ -141,12 +134,12 @@ def steered_by(
             grid=replace(proposer.grid, n=settings.steps),  # pyright: ignore[reportArgumentType]
             nearby=_nearby(proposer.nearby, settings.steps),
             temperature=settings.temperature,
-            guides=(*proposer.guides, *guides_of(scene, settings.strength)),
+            guides=(*proposer.guides, *guides_of(scene, settings.strength, job.draft)),
             hooks=(Unless(gone), *proposer.hooks),
         )
     found = replace(agent, proposer=proposer, judge=judge)
     objective = objective_of(scene)
-    return found if objective is None else found.steered(objective, way_of(found, scene, settings, ball))
+    return found if objective is None else found.steered(objective, way_of(found, scene, settings, job.ball))
 
 
 def objective_of(scene: Scene) -> Objective | None:
@@ -160,19 +153,16 @@ def objective_of(scene: Scene) -> Objective | None:
 
 def way_of(agent: Agent, scene: Scene, settings: Settings, ball: Float[np.ndarray, " s"]) -> Way:
     """The way of steering that is chosen; the strength is a share of the weight that it has by itself."""
-    share = settings.strength
-    known: dict[str, Callable[[], Way]] = {
-        "random": lambda: RandomSampling(),
-        "push": lambda: OutputPerturbation(push=_push(scene, ball)),
-        "ranking": lambda: PostHocRanking(),
-        "initialisation": lambda: BiasedInitialisation(),
-        "guided": lambda: GuidedDiffusion(weight=GuidedDiffusion.weight * share, together=TOGETHER, most=MOST_PULL),
-        "stochastic": lambda: StochasticSampling(
-            weight=StochasticSampling.weight * share, together=TOGETHER, most=MOST_PULL, times=TIMES
-        ),
-    }
-    name = settings.way if isinstance(agent.proposer, Planner) or settings.way in PLAIN else "ranking"
-    return known[name]()
+    way = WAYS[settings.way]()
+    if way.denoises and not isinstance(agent.proposer, Planner):
+        return PostHocRanking()
+    if isinstance(way, OutputPerturbation):
+        return replace(way, push=_push(scene, ball))
+    if isinstance(way, StochasticSampling):
+        way = replace(way, times=TIMES)
+    if isinstance(way, GuidedDiffusion):
+        return replace(way, weight=way.weight * settings.strength, together=TOGETHER, most=MOST_PULL)
+    return way
 
 
 def _push(scene: Scene, ball: Float[np.ndarray, " s"]) -> Point:
@@ -185,12 +175,14 @@ def _push(scene: Scene, ball: Float[np.ndarray, " s"]) -> Point:
     return float(x), float(y)
 
 
-def guides_of(scene: Scene, strength: float) -> list[Guide]:
-    """What pulls plans, for what is drawn. At strength 0 nothing does, and only the judge knows of walls and zones."""
+def guides_of(scene: Scene, strength: float, draft: bool = False) -> list[Guide]:
+    """What pulls plans, for what is drawn. At strength 0 nothing does, and only the judge knows of walls and zones. In
+    a draft points are pulled one by one, which spares the network's way back: half of a draft's time.
+    """
     if strength == 0:
         return []
-    walls = [keep_out(box, BALL + CLEAR, strength) for box in scene.boxes("wall")]
-    return [*walls, *(keep_out(box, CLEAR, strength) for box in scene.boxes("zone"))]
+    walls = [keep_out(box, BALL + CLEAR, strength, alone=draft) for box in scene.boxes("wall")]
+    return [*walls, *(keep_out(box, CLEAR, strength, alone=draft) for box in scene.boxes("zone"))]
 
 
 def _nearby(nearby: Nearby | None, steps: int) -> Nearby | None:

@@ -9,12 +9,11 @@ from typing import Any, Literal, get_args
 
 from kedge.envs.layout import Box
 from kedge.errors import InputError
+from kedge.steer import WAYS
 
 Point = tuple[float, float]
-Kind = Literal["wall", "zone", "way", "come", "keep"]
+Kind = Literal["wall", "zone", "gap", "way", "come", "keep"]
 SolverName = Literal["2m", "ddim", "ddpm", "euler", "heun"]
-WayName = Literal["random", "push", "ranking", "initialisation", "guided", "stochastic"]
-"""How plans are brought to what was sketched: the six ways of `kedge.steer`."""
 
 THICK = 0.2
 """What is drawn as a box is at least so wide and so long."""
@@ -28,9 +27,9 @@ FAR = 64
 class Mark:
     """Something that was drawn.
 
-    kind: "wall" stops the ball and bars plans; "zone" bars plans alone; "way" is to be taken, "come" to be visited,
-        "keep" to be kept away from
-    box:  of walls and zones: x from, y from, x to, y to
+    kind: "wall" stops the ball and bars plans; "zone" bars plans alone; "gap" is a cell of the maze without its wall;
+        "way" is to be taken, "come" to be visited, "keep" to be kept away from
+    box:  of walls, zones and gaps: x from, y from, x to, y to
     points: of the others, in order
     """
 
@@ -50,7 +49,7 @@ class Mark:
             raise InputError("a mark has an id of 1 to 32 characters")
         if kind not in get_args(Kind):
             raise InputError(f"a mark is a {', a '.join(get_args(Kind))}; got {kind!r}")
-        if kind in ("wall", "zone"):
+        if kind in ("wall", "zone", "gap"):
             x0, y0, x1, y1 = numbers(words.get("box"), 4, f"the box of a {kind}")
             return cls(name, kind, _thick(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
         points = words.get("points")
@@ -74,7 +73,7 @@ class Settings:
     solver: SolverName = "2m"
     temperature: float = 1.0
     strength: float = 1.0
-    way: WayName = "stochastic"
+    way: str = "stochastic"
     speed: float = 0.5
     paused: bool = False
 
@@ -98,8 +97,8 @@ class Settings:
         return replace(self, **{name: int(value) if whole else float(value)})
 
 
-NAMED: dict[str, tuple[str, ...]] = {"solver": get_args(SolverName), "way": get_args(WayName)}
-"""What the settings that have names may be called."""
+NAMED: dict[str, tuple[str, ...]] = {"solver": get_args(SolverName), "way": tuple(WAYS)}
+"""What the settings that have names may be called. A way of `kedge.steer` is how plans come to what was sketched."""
 
 RANGES: dict[str, tuple[float, float, bool]] = {
     "candidates": (1, 128, True),

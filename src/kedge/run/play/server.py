@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from kedge.envs.layout import BALL, REACH, WALL_OFFSET, Layout
 from kedge.errors import InputError
+from kedge.extras import optional
 from kedge.plan import Agent, Planner
 from kedge.run.abreast import cores
 from kedge.run.play.commands import LARGEST
@@ -31,6 +32,7 @@ TABS = 8
 """Worlds at once: each takes its share of the machine."""
 CURVES = 6
 """Steps of the training whose landscape is shown, at most."""
+PLAYED = "by which the playground is served"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 REFUSED, FULL = 4401, 4429
 """The codes with which a connection is closed that has no token, or no room."""
@@ -243,7 +245,7 @@ def serve(
     """Serves until it is told to stop. `begun` is called once it listens; `made` is given the server before, whose
     `should_exit` ends it from elsewhere.
     """
-    uvicorn = _extra("uvicorn")
+    uvicorn: Any = optional("uvicorn", "play", PLAYED)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -266,15 +268,7 @@ def serve(
 
 def _web() -> Any:
     """Starlette, with the modules of it that are used here."""
-    web = _extra("starlette")
+    web: Any = optional("starlette", "play", PLAYED)
     for name in ("applications", "responses", "routing", "staticfiles", "websockets"):
         importlib.import_module(f"starlette.{name}")
     return web
-
-
-def _extra(name: str) -> Any:
-    """A module of the extra `play`; one line where it is absent."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        raise InputError(f"the playground needs {name}: pip install 'kedge[play]'") from None

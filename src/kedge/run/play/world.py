@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from kedge.envs.layout import BALL, Layout
+from kedge.envs.layout import BALL, Box, Cell, Layout
 from kedge.envs.mazes import Mazes
 from kedge.envs.model import reached, start
 from kedge.errors import InputError
@@ -80,17 +80,13 @@ class World:
 
     def draw(self, mark: Mark) -> None:
         """One more mark, or one changed; one line where it cannot be."""
-        x, y = self.ball[:2]
+        if mark.kind == "gap" and mark.box is not None:
+            mark = replace(mark, box=self.layout.around(self._cell(mark.box)))
         scene = self.scene.drawn(mark)
-        if mark.kind == "wall" and mark.box is not None:
-            x0, y0, x1, y1 = mark.box
-            away = np.hypot(max(x0 - x, x - x1, 0.0), max(y0 - y, y - y1, 0.0))
-            if away <= BALL:
-                raise InputError("a wall cannot be drawn onto the ball")
-        layout = self.layout.with_walls(scene.boxes("wall")) if mark.kind == "wall" else self._mazes.layout
-        self._check_goal(scene.goal, layout, scene)
-        self.visited.discard(mark.id)
+        if mark.kind == "wall" and mark.box is not None and self._touched(mark.box):
+            raise InputError("a wall cannot be drawn onto the ball")
         self._become(scene)
+        self.visited.discard(mark.id)
 
     def erase(self, name: Any) -> None:
         """Without a mark."""
@@ -133,12 +129,34 @@ class World:
                 self.visited.add(mark.id)
 
     def _become(self, scene: Scene) -> None:
-        """The scene as it is to be; the physics anew where walls have changed."""
-        if scene.boxes("wall") != self.scene.boxes("wall"):
-            states = self._mazes.states
-            self._mazes = Mazes(self.layout.with_walls(scene.boxes("wall")), 1)
-            self._mazes.place(states)
-        self.scene = scene
+        """The scene as it is to be; the physics anew where walls have changed; one line where goal or ball could not
+        be where they are.
+        """
+        mazes, before = self._mazes, self.scene
+        closed = [box for box in before.boxes("gap") if box not in scene.boxes("gap")]
+        if any(map(self._touched, closed)):
+            raise InputError("the wall cannot come back onto the ball")
+        if scene.boxes("wall") != before.boxes("wall") or scene.boxes("gap") != before.boxes("gap"):
+            mazes = Mazes(self._laid(scene), 1)
+            mazes.place(self._mazes.states)
+        if closed or any(mark not in before.marks.values() for mark in scene.marks.values()):
+            self._check_goal(scene.goal, mazes.layout, scene)
+        self.scene, self._mazes = scene, mazes
+
+    def _laid(self, scene: Scene) -> Layout:
+        """The maze with what was drawn, and without the walls that were erased."""
+        gaps = dict.fromkeys(self._cell(box) for box in scene.boxes("gap"))
+        return self.layout.opened(tuple(gaps)).with_walls(scene.boxes("wall"))
+
+    def _cell(self, box: Box) -> Cell:
+        """In which the middle of a box lies."""
+        x0, y0, x1, y1 = box
+        return self.layout.cell_of(((x0 + x1) / 2, (y0 + y1) / 2))
+
+    def _touched(self, box: Box) -> bool:
+        """Whether the ball is in a box, or touches it."""
+        (x, y), (x0, y0, x1, y1) = self.ball[:2], box
+        return bool(np.hypot(max(x0 - x, x - x1, 0.0), max(y0 - y, y - y1, 0.0)) <= BALL)
 
     def _check_goal(self, at: Point, layout: Layout, scene: Scene) -> None:
         where = np.array(at)

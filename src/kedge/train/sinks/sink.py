@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 
@@ -24,11 +22,3 @@ class Sink(Protocol):
     def close(self) -> None:
         """Nothing more will come for now."""
         ...
-
-
-def optional(module: str, extra: str) -> ModuleType:
-    """Imports what an extra brings, or says in one line how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(f"{module} is not installed: pip install kedge[{extra}]", name=module) from None

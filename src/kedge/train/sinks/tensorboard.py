@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kedge.train.sinks.sink import optional
+from kedge.extras import optional
 
 
 class TensorBoard:
     """Event files in the run's folder: `tensorboard --logdir runs`."""
 
     def __init__(self) -> None:
-        optional("tensorboard", "tensorboard")
+        optional("tensorboard", "tensorboard", "which takes these figures")
         self._writer: Any = None
 
     def open(self, run: Path, step: int) -> None:
         """Opens an event file that hides what earlier ones hold beyond `step`."""
-        writing = optional("torch.utils.tensorboard", "tensorboard")
+        writing = optional("torch.utils.tensorboard", "tensorboard", "which takes these figures")
         self._writer = writing.SummaryWriter(log_dir=str(run), purge_step=step + 1)
 
     def write(self, step: int, row: Mapping[str, float]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kedge.train.sinks.sink import optional
+from kedge.extras import optional
 
 
 class Trackio:
@@ -14,7 +14,7 @@ class Trackio:
 
     def __init__(self, project: str = "kedge") -> None:
         self.project = project
-        self._trackio: Any = optional("trackio", "trackio")
+        self._trackio: Any = optional("trackio", "trackio", "which takes these figures")
 
     def open(self, run: Path, step: int) -> None:
         """Begins a run, or goes on with it."""

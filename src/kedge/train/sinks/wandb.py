@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kedge.train.sinks.sink import optional
+from kedge.extras import optional
 
 
 class WandB:
@@ -14,7 +14,7 @@ class WandB:
 
     def __init__(self, project: str = "kedge") -> None:
         self.project = project
-        self._wandb: Any = optional("wandb", "wandb")
+        self._wandb: Any = optional("wandb", "wandb", "which takes these figures")
         self._run: Any = None
 
     def open(self, run: Path, step: int) -> None:

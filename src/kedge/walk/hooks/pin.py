@@ -9,10 +9,10 @@ import torch
 
 from kedge.denoise import Pinning
 from kedge.elementary import Level
+from kedge.slots import PIN_SLOT
 from kedge.tree import Tree, leaves, tree_map
 from kedge.walk.state import Hook, Place, State, Step
 
-PIN_SLOT = 1
 MASK, VALUES = "pin.mask", "pin.values"
 
 

@@ -43,7 +43,23 @@ export class Hands {
     const { goal, ball, marks } = this.world;
     const free = [["ball", near(ball)], ["goal", near(goal)]].filter(([, d]) => d < GRIP).sort((a, b) => a[1] - b[1]);
     if (free.length) return free[0][0];
-    return this.markUnder(at, near);
+    const mark = this.markUnder(at, near);
+    return this.world.marks.get(mark)?.kind === "gap" ? null : mark;
+  }
+
+  // The maze's own wall under a point: the cell of it, as a gap that may be made there. The border stays.
+  wallUnder(at) {
+    const { maze } = this.world, [r, c] = at.map((v) => Math.floor(v + maze.edge));
+    const inner = r > 0 && c > 0 && r < maze.shape[0] - 1 && c < maze.shape[1] - 1;
+    if (!inner || !maze.blocks.some(([x0, y0, x1, y1]) => at[0] > x0 && at[0] < x1 && at[1] > y0 && at[1] < y1)) return null;
+    return { id: `gap-${r}-${c}`, kind: "gap", box: [r - maze.edge, c - maze.edge, r + 1 - maze.edge, c + 1 - maze.edge] };
+  }
+
+  // What was drawn is taken away, a wall of the maze gives way, and a gap is closed again.
+  erase(at, stamp) {
+    const mark = this.markUnder(at), wall = mark ? null : this.wallUnder(at);
+    if (mark) this.table.erase(mark);
+    else if (wall && this.table.draw(wall, stamp)) this.table.tell("Erased: a wall of the maze. Erase the gap, and it is back.");
   }
 
   markUnder(at, near = (p) => Math.hypot(p[0] - at[0], p[1] - at[1]) * this.paint.scale) {
@@ -64,7 +80,7 @@ export class Hands {
     this.world.cursor = null;
     const at = this.paint.at(event.clientX, event.clientY);
     if (this.tool === "move") this.hold(this.under(at), at);
-    else if (this.tool === "erase") this.table.erase(this.markUnder(at));
+    else if (this.tool === "erase") this.erase(at, event.timeStamp);
     else if (this.tool === "come" || this.tool === "keep") this.drag = { fresh: this.table.fresh(this.tool), from: at };
     else this.drag = { fresh: this.table.fresh(this.tool), from: at, points: [at] };
     if (this.drag) this.reach(at, event.timeStamp);
@@ -85,7 +101,7 @@ export class Hands {
     const at = this.paint.at(event.clientX, event.clientY);
     if (this.drag) return this.reach(at, event.timeStamp);
     if (this.tool === "move") this.canvas.style.cursor = this.under(at) ? "grab" : "default";
-    if (this.tool === "erase") this.canvas.style.cursor = this.markUnder(at) ? "pointer" : "default";
+    if (this.tool === "erase") this.canvas.style.cursor = this.markUnder(at) || this.wallUnder(at) ? "pointer" : "default";
   }
 
   // Something is dragged or drawn, and is here now.
@@ -166,7 +182,7 @@ export class Hands {
     const { table, world } = this, at = this.place();
     if (this.tool === "move") return;
     world.cursor = at;
-    if (this.tool === "erase") return table.erase(this.markUnder(at));
+    if (this.tool === "erase") return this.erase(at, stamp);
     if (this.tool === "come" || this.tool === "keep") return table.draw({ id: table.fresh(this.tool), kind: this.tool, points: [at] }, stamp);
     if (!this.anchor) {
       this.anchor = { from: at, points: [at] };

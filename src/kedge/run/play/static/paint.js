@@ -54,6 +54,7 @@ export class Paint {
     pen.fillRect(0, 0, canvas.width, canvas.height);
     this.here = world.where(now);
     this.blocks();
+    for (const mark of world.marks.values()) if (mark.kind === "gap") this.gap(mark.box, world.invalid === mark.id);
     for (const mark of world.marks.values()) if (mark.kind === "zone") this.zone(mark.box, world.invalid === mark.id);
     this.goalDisc();
     if (world.plan) this.candidates(now);
@@ -75,6 +76,23 @@ export class Paint {
     pen.fillStyle = pen.strokeStyle = c.wall;
     pen.lineWidth = 1; // over the seams between blocks
     for (const box of world.maze.blocks) { this.rect(box); pen.fill(); pen.stroke(); }
+  }
+
+  // A cell whose wall was erased.
+  gap(box, bad) {
+    const { pen, c } = this;
+    pen.save();
+    this.rect(box);
+    pen.fillStyle = pen.strokeStyle = c.floor;
+    pen.lineWidth = 2; // over the seam of its block
+    pen.fill();
+    pen.stroke();
+    this.rect([box[0] + 0.04, box[1] + 0.04, box[2] - 0.04, box[3] - 0.04]);
+    pen.strokeStyle = bad ? c.red : c.wall;
+    pen.lineWidth = 1;
+    pen.setLineDash([4, 4]);
+    pen.stroke();
+    pen.restore();
   }
 
   zone(box, bad) {

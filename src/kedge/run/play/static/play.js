@@ -47,6 +47,7 @@ const table = {
     world.marks.set(mark.id, mark);
     sent[mark.id] = note(link.say("draw", { mark }), stamp);
     touched(mark.id);
+    return true;
   },
 
   erase(id) {
@@ -54,7 +55,7 @@ const table = {
     const { kind } = world.marks.get(id);
     world.marks.delete(id);
     note(link.say("erase", { id }), performance.now());
-    tell(`Erased: ${{ wall: "a wall", zone: "a keep-out zone", way: "a way", come: "a point to come to", keep: "a point to keep away from" }[kind]}.`);
+    tell(kind === "gap" ? "The wall is back." : `Erased: ${{ wall: "a wall", zone: "a keep-out zone", way: "a way", come: "a point to come to", keep: "a point to keep away from" }[kind]}.`);
     touched(null);
   },
 
@@ -284,7 +285,7 @@ const shown = { candidates: (v) => v, steps: (v) => v, temperature: (v) => v.toF
 function ranges(words) {
   for (const input of document.querySelectorAll("[data-set]")) [input.min, input.max] = words.ranges[input.dataset.set];
   fill("solver", words.named.solver, { "2m": "DPM-Solver++ (2M)", ddim: "DDIM", ddpm: "DDPM", euler: "Euler", heun: "Heun" });
-  fill("way", words.named.way, { random: "random sampling", push: "a push", ranking: "ranking afterwards", initialisation: "biased start", guided: "guided", stochastic: "guided, again and again" });
+  fill("way", words.named.way, { random: "random sampling", push: "a push", rank: "ranking afterwards", biased: "biased start", guided: "guided", stochastic: "guided, again and again" });
   for (const input of $("sampler").querySelectorAll("input, select")) input.disabled = !words.denoises && input.id !== "candidates";
 }
 
