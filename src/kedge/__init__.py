@@ -7,7 +7,23 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kedge import align, data, envs, exact, fit, guide, nets, paths, plan, policy, recipes, rl, steer, train
+    from kedge import (
+        align,
+        data,
+        distill,
+        envs,
+        exact,
+        fit,
+        guide,
+        nets,
+        paths,
+        plan,
+        policy,
+        recipes,
+        rl,
+        steer,
+        train,
+    )
     from kedge.cond import Cond
     from kedge.denoise import Denoiser, Estimate
     from kedge.noise import Noise
@@ -30,6 +46,7 @@ _HOMES = {
     "align": "kedge.align",
     "compare": "kedge.run.compare:compare",
     "data": "kedge.data",
+    "distill": "kedge.distill",
     "envs": "kedge.envs",
     "evaluate": "kedge.run.evaluate:evaluate",
     "exact": "kedge.exact",
@@ -53,9 +70,9 @@ _HOMES = {
 """Where each public name lives: a module, or a name in one. Rooms load when they are first asked for."""
 
 __all__ = [
-    "Cond", "Denoiser", "Estimate", "Noise", "Scores", "Walk", "align", "compare", "data", "envs", "evaluate", "exact",
-    "export", "fit", "grids", "guide", "hooks", "load", "nets", "paths", "plan", "policy", "recipes", "rl", "sample",
-    "solvers", "steer", "train",
+    "Cond", "Denoiser", "Estimate", "Noise", "Scores", "Walk", "align", "compare", "data", "distill", "envs",
+    "evaluate", "exact", "export", "fit", "grids", "guide", "hooks", "load", "nets", "paths", "plan", "policy",
+    "recipes", "rl", "sample", "solvers", "steer", "train",
 ]  # fmt: skip
 
 

@@ -78,7 +78,7 @@ class _IntegerLayer(nn.Module):
 
 def _tensor(codes: Tensor, scale: Tensor, layer: QuantisedLayer) -> Any:
     """Codes by row, with what enters."""
-    ao = _torchao()
+    ao = torchao()
     kwargs = ao["QuantizeTensorToInt8Kwargs"](ao["PerTensor"](), ao["MappingType"].ASYMMETRIC)
     zero = torch.tensor([[layer.codes.zero - MIDDLE]], dtype=torch.int8)
     return ao["Int8Tensor"](
@@ -92,7 +92,7 @@ def _tensor(codes: Tensor, scale: Tensor, layer: QuantisedLayer) -> Any:
     )
 
 
-def _torchao() -> dict[str, Any]:
+def torchao() -> dict[str, Any]:
     """torchao, which says on import which of its kernels for other machines it has not found."""
     logger = logging.getLogger("torchao")
     level = logger.level

@@ -5,12 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from kedge.data import Normaliser
+from kedge.denoise import Denoiser
 from kedge.disk import read_object
 from kedge.distill import requantised
 from kedge.errors import InputError
@@ -47,7 +48,7 @@ def load(run: Path | str, device: torch.device | str | None = None) -> Agent:
         raise InputError(f"{folder} has no weights that can be read ({error}); train it first") from None
     try:
         models = _models(recipe, told, measured, weights)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         why = textwrap.shorten(str(error), WORDY)
         raise InputError(f"{folder}: its weights are not those of its recipe ({why}); train it again") from None
     trained = models.trained()
@@ -75,9 +76,8 @@ def _models(recipe: Any, told: dict[str, Any], measured: dict[str, Tensor], weig
     trained = models.trained()
     if "quantised" in told:
         prefix = "planner.denoiser." if len(trained) > 1 else "denoiser."
-        requantised(
-            models.planner.denoiser, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        )
+        saved = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        requantised(cast(Denoiser, models.planner.denoiser), saved)
     for name, module in trained.items():
         prefix = f"{name}." if len(trained) > 1 else ""
         module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
