@@ -10,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 LEAN   := $(VENV)/.installed-lean
-EXTRAS := dev,docs,tensorboard,hdf5,zarr,minari,lerobot,diffusers,lora,play,serve,export,constrain,kitchen,sweep,ray
+EXTRAS := dev,docs,tensorboard,hdf5,zarr,minari,lerobot,diffusers,lora,play,serve,export,constrain,kitchen,sweep,ray,quant
 JOBS   ?= 2
 
 export OMP_NUM_THREADS := 1
@@ -63,6 +63,8 @@ bench-steer: install  ## What steering does to a trained planner, way by way; mi
 	$(call timed,bench-steer,$(BIN)/python benchmarks/steering.py)
 bench-export: install  ## A trained planner in other runtimes: make bench-export RUN=runs/fv-large
 	$(call timed,bench-export,$(BIN)/python benchmarks/export.py $(RUN))
+bench-quantise: install  ## A trained planner in few bits: make bench-quantise RUN=runs/fv-large
+	$(call timed,bench-quantise,$(BIN)/python benchmarks/quantise.py $(RUN))
 drill: install  ## Kills, full disks and broken inputs by the thousand: an hour; the result is kept in benchmarks/results
 	$(call timed,drill,$(BIN)/python tools/drill.py --jobs $(JOBS) --out benchmarks/results/drill.json)
 
@@ -75,7 +77,7 @@ clean:  ## Removes what the tools have built, not the virtual environment
 help:  ## This list
 	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv bench-serve bench-align bench-export bench-steer drill format clean help
+.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv bench-serve bench-align bench-export bench-quantise bench-steer drill format clean help
 
 # The demo needs no tools of ours: its installation is the lean one. Where the full one is up to date it serves as well,
 # and on top of a lean one the full one adds what is missing.

@@ -64,6 +64,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("drawn_drill")
     app.setup_extension("drawn_serve")
     app.setup_extension("drawn_export")
+    app.setup_extension("drawn_quantise")
     app.setup_extension("drawn_play")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 

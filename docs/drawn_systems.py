@@ -14,6 +14,7 @@ from kedge.run.catalogue import System, catalogue, families
 
 TITLES = {
     "align": "Alignment",
+    "net": "Networks",
     "planner": "Planners",
     "policy": "Policies",
     "posterior": "Targets and posteriors",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         align,
         constrain,
         data,
+        distill,
         envs,
         exact,
         fit,
@@ -47,6 +48,7 @@ _HOMES = {
     "compare": "kedge.run.compare:compare",
     "constrain": "kedge.constrain",
     "data": "kedge.data",
+    "distill": "kedge.distill",
     "envs": "kedge.envs",
     "evaluate": "kedge.run.evaluate:evaluate",
     "exact": "kedge.exact",
@@ -70,8 +72,8 @@ _HOMES = {
 """Where each public name lives: a module, or a name in one. Rooms load when they are first asked for."""
 
 __all__ = [
-    "Cond", "Denoiser", "Estimate", "Noise", "Scores", "Walk", "align", "compare", "constrain", "data", "envs",
-    "evaluate", "exact", "export", "fit", "grids", "guide", "hooks", "load", "nets", "paths", "plan", "policy",
+    "Cond", "Denoiser", "Estimate", "Noise", "Scores", "Walk", "align", "compare", "constrain", "data", "distill",
+    "envs", "evaluate", "exact", "export", "fit", "grids", "guide", "hooks", "load", "nets", "paths", "plan", "policy",
     "recipes", "rl", "sample", "solvers", "steer", "train",
 ]  # fmt: skip
 

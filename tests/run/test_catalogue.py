@@ -156,6 +156,6 @@ def test_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 def test_what_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "--family", "planers")
     assert (code, err.count("\n")) == (2, 1)
-    assert "known are align, guidance, planner" in err
+    assert "known are align, guidance, net, planner" in err
     code, _, err = run(capsys, "fw")
     assert (code, err) == (2, "kedge: there is no system 'fw'; kedge systems lists them\n")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from kedge.data import Normaliser
+from kedge.denoise import Denoiser
 from kedge.disk import read_object
+from kedge.distill import requantised
 from kedge.errors import InputError
 from kedge.plan import Agent, Support
 from kedge.recipes.networks import Models, Sizes, build
@@ -29,6 +31,7 @@ ALIGNED = {"method": str, "fields": dict, "reward": str, "seed": int, "from": st
 FORM = {
     "recipe": str, "fields": dict, "seed": int, "task": (str, OPTIONAL), "sizes": {"state": int, "action": int},
     "environment": {"name": str, "maze": [str], "goal": [float], "horizon": int}, "aligned": ALIGNED,
+    "quantised": {"bits": int, "samples": int, "mean": float, "std": float, "seed": int, "from": str},
     "data": {"digest": str, "steps": int, "provenance": {"settings": SETTINGS}},
 }  # fmt: skip
 """What `recipe.json` may say, as far as anything is made of it."""
@@ -45,7 +48,7 @@ def load(run: Path | str, device: torch.device | str | None = None) -> Agent:
         raise InputError(f"{folder} has no weights that can be read ({error}); train it first") from None
     try:
         models = _models(recipe, told, measured, weights)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         why = textwrap.shorten(str(error), WORDY)
         raise InputError(f"{folder}: its weights are not those of its recipe ({why}); train it again") from None
     trained = models.trained()
@@ -58,7 +61,7 @@ def load(run: Path | str, device: torch.device | str | None = None) -> Agent:
 
 def weights_of(folder: Path, told: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights of all networks by their names; of an aligned run, with the planner as it is now."""
-    if "aligned" not in told:
+    if "aligned" not in told or "quantised" in told:
         return load_weights(folder / WEIGHTS)
     base, moved = load_weights(folder / BASE), load_weights(folder / WEIGHTS)
     prefix = "planner." if any(name.startswith("planner.") for name in base) else ""
@@ -71,6 +74,10 @@ def _models(recipe: Any, told: dict[str, Any], measured: dict[str, Tensor], weig
     with torch.random.fork_rng(devices=[]):
         models = build(recipe, Sizes(**told["sizes"]), scale, normaliser, _support(measured))
     trained = models.trained()
+    if "quantised" in told:
+        prefix = "planner.denoiser." if len(trained) > 1 else "denoiser."
+        saved = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        requantised(cast(Denoiser, models.planner.denoiser), saved)
     for name, module in trained.items():
         prefix = f"{name}." if len(trained) > 1 else ""
         module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kedge.cond import Cond
 from kedge.denoise import Denoiser
+from kedge.distill import QuantisedLayer
 from kedge.errors import InputError
 from kedge.noise import Given, Heard, Noise
 from kedge.plan import Agent, Planner
@@ -277,9 +278,19 @@ class Estimates(Graph):
         return path | {"pinned": self.denoiser.pinned, "normaliser": scale}
 
 
+def _modules(owner: object) -> Iterable[nn.Module]:
+    """Of the network that denoises, if one does."""
+    denoiser = getattr(owner.walk if isinstance(owner, ChunkPolicy) else owner, "denoiser", None)
+    return denoiser.modules() if isinstance(denoiser, nn.Module) else ()
+
+
 def graph_of(agent: Agent | ChunkPolicy, alone: bool = False) -> Graph:
     """The whole walk of an agent's plans or a policy's actions; or the denoiser alone."""
     owner = agent.proposer if isinstance(agent, Agent) else agent
+    if any(isinstance(part, QuantisedLayer) for part in _modules(owner)):
+        raise InputError(
+            f"{agent.name} is quantised, and codes have no graph yet: export the run that it was made from"
+        )
     if isinstance(owner, Planner) and isinstance(owner.denoiser, Denoiser):
         if alone:
             entries = owner.horizon, len(owner.normaliser.shift)

@@ -97,9 +97,13 @@ def read_words(folder: Path) -> dict[str, Any] | None:
 
 
 def label_of(recipe: Mapping[str, Any], otherwise: str) -> str:
-    """What tables call a run: its recipe, and what it was aligned to."""
+    """What tables call a run: its recipe, what it was aligned to, and in how many bits it is."""
     name, aligned = str(recipe.get("recipe") or recipe.get("name") or otherwise), recipe.get("aligned")
-    return f"{name} aligned to {aligned.get('reward')}" if isinstance(aligned, Mapping) else name
+    name, codes = (
+        f"{name} aligned to {aligned.get('reward')}" if isinstance(aligned, Mapping) else name,
+        recipe.get("quantised"),
+    )
+    return f"{name} in {codes.get('bits')} bits" if isinstance(codes, Mapping) else name
 
 
 def _steps(recipe: Mapping[str, Any]) -> int | None:

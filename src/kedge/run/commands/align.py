@@ -63,6 +63,8 @@ class Flags(Command):
         """Aligns, and compares plans before and after."""
         self.place()
         told = recipe_of(self.folder)
+        if "quantised" in told:
+            raise InputError(f"{self.folder} is quantised, and codes cannot be moved: align the run it was made from")
         name = self.reward.rpartition("/")[2]
         out = self.out or self.folder.parent / default_name(self.folder.name, name, self.seed)
         described = self._described(told, align, name)
