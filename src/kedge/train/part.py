@@ -140,6 +140,11 @@ class Part:
         """What the optimiser moves."""
         return [p for p in self.module.parameters() if p.requires_grad]
 
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """What is compiled or sharded."""
+        return (self.module,) if self.compiles is None else self.compiles
+
     def weights(self) -> nn.Module:
         """The module to use afterwards: the moving average where there is one, else the trained module itself."""
         averages = (s.module for s in self.shadows if 0 < s.decay < 1 and s.follows is self.module)

@@ -262,7 +262,7 @@ class Trainer:
                 module.to(device)
             part.module.train()
             if backend:
-                for module in (part.module,) if part.compiles is None else part.compiles:
+                for module in part.networks:
                     _compile(module, backend if isinstance(backend, str) else "inductor")
         return self.parts[0].parameters()[0].device
 
@@ -275,7 +275,7 @@ class Trainer:
         modules = [module for part in self.parts for module in (part.module, *(its.module for its in part.shadows))]
         self._compared([dict(module.state_dict()) for module in modules])
         for index, part in enumerate(self.parts):
-            sharding.shard((part.module,) if part.compiles is None else part.compiles, part.name or f"part{index}")
+            sharding.shard(part.networks, part.name or f"part{index}")
         for part in self.parts:
             for shadow in part.shadows:
                 sharding.follow(shadow.module, shadow.follows)
