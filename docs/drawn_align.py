@@ -44,7 +44,7 @@ REWARDS = {
     "calm": "a black box: slower than a limit",
 }
 WAYS = {"vmpo": "VMPO", "ddpo": "DDPO", "awm": "AWM"}
-TUNED = {"dppo": "DPPO", "fpo": "FPO", "dsrl": "DSRL, with aliasing"}
+TUNED = {"dppo": "DPPO", "fpo": "FPO", "dsrl": "DSRL"}
 COSTS = {"zone": "zone", "clear": "near", "calm": "fast"}
 """What of a reward can be seen in what was done."""
 

@@ -14,7 +14,7 @@ from kedge.disk import read_json, read_object
 from kedge.errors import InputError
 from kedge.run.commands.command import Command, Outcome, short
 from kedge.run.commands.named import Named, named
-from kedge.run.commands.runs import finished, given_data, recipe_of, refuse_another
+from kedge.run.commands.runs import finished, logs_of, recipe_of, refuse_another
 
 METHODS = {"vmpo": "VMPO", "ddpo": "DDPO", "awm": "AWM"}
 PROBES, EACH = 64, 16
@@ -108,7 +108,7 @@ class Flags(Command):
         from kedge.train import load_weights, save_weights
         from kedge.train.checkpoint import save_json
 
-        agent, logs = kedge.load(self.folder), self._logs(told)
+        agent, logs = kedge.load(self.folder), logs_of(self.folder, told, self.data)
         alignment = Alignment(
             align, agent, logs, self._reward(agent), out, seed=self.seed, progress=True, recipe=described
         )
@@ -118,16 +118,6 @@ class Flags(Command):
         if (source := self.folder / SOURCE).is_file():
             save_json(out / SOURCE, read_json(source))
         alignment.trainer.train()
-
-    def _logs(self, told: Mapping[str, Any]) -> Any:
-        from kedge.run.recorded import recorded_logs
-
-        if self.data is not None:
-            return given_data(self.folder, self.data)
-        logs = recorded_logs(self.folder, told)
-        if isinstance(logs, str):
-            raise InputError(f"{self.folder}: {logs}; give --data")
-        return logs
 
     def _reward(self, agent: Any) -> Any:
         """By its name."""
@@ -155,7 +145,7 @@ class Flags(Command):
         from kedge.run.statistics import t_interval
 
         told = recipe_of(self.folder)
-        before, after, logs = kedge.load(self.folder), kedge.load(out), self._logs(told)
+        before, after, logs = kedge.load(self.folder), kedge.load(out), logs_of(self.folder, told, self.data)
         reward, places = self._reward(before), np.random.default_rng(PROBED).integers(0, len(logs), PROBES)
         states = logs.observations[places].astype(float)
         found: dict[str, Any] = {"places": PROBES, "plans": EACH}

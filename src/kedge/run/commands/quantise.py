@@ -12,7 +12,7 @@ import tyro
 from kedge.disk import read_json
 from kedge.errors import InputError
 from kedge.run.commands.command import Command, Outcome, parsed, short
-from kedge.run.commands.runs import given_data, recipe_of, refuse_another
+from kedge.run.commands.runs import logs_of, recipe_of, refuse_another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Flags(Command):
         from kedge.train import load_weights, save_weights
         from kedge.train.checkpoint import save_json, weights_step
 
-        made = quantise.apply(kedge.load(self.folder), self._logs(told), self.seed)
+        made = quantise.apply(kedge.load(self.folder), logs_of(self.folder, told, self.data), self.seed)
         out.mkdir(parents=True, exist_ok=True)
         save_weights(out / MEASURED, load_weights(self.folder / MEASURED))
         if (source := self.folder / SOURCE).is_file():
@@ -78,16 +78,6 @@ class Flags(Command):
         codes = in_codes(weights_of(self.folder, told), made)
         save_weights(out / WEIGHTS, codes, {} if step is None else {"step": str(step)})
         save_json(out / "recipe.json", described)
-
-    def _logs(self, told: Mapping[str, Any]) -> Any:
-        from kedge.run.recorded import recorded_logs
-
-        if self.data is not None:
-            return given_data(self.folder, self.data)
-        logs = recorded_logs(self.folder, told)
-        if isinstance(logs, str):
-            raise InputError(f"{self.folder}: {logs}; give --data")
-        return logs
 
 
 def parse(args: Sequence[str]) -> Flags:

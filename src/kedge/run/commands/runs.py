@@ -101,6 +101,18 @@ def given_data(folder: Path, data: str) -> Any:
     return logs
 
 
+def logs_of(folder: Path, told: Mapping[str, Any], data: str | None) -> Any:
+    """What a run has learned from: what --data names, or what the run itself remembers."""
+    from kedge.run.recorded import recorded_logs
+
+    if data is not None:
+        return given_data(folder, data)
+    logs = recorded_logs(folder, told)
+    if isinstance(logs, str):
+        raise InputError(f"{folder}: {logs}; give --data")
+    return logs
+
+
 def task_of(folder: Path, given: str | None) -> Any:
     """The environment to evaluate in: the one given, or the one that the run was trained for."""
     if given:
