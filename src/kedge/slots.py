@@ -39,6 +39,8 @@ FLOW_SLOT = 52
 """The normals that a flow turns into samples."""
 LATENT_SLOT = 53
 """Those of an amortised posterior."""
+ASKED_SLOT = 54
+"""At which steps of a walk it is noted what a network is asked."""
 
 RECALL_SLOT = CHOICE_SLOT = EPISODE_SLOT = 15
 """The walks of a reference, by a loss; choices of settings, on a walk's noise; what acts in an episode, by a source."""

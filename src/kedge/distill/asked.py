@@ -20,9 +20,8 @@ from kedge.elementary import Level
 from kedge.fit import Draw
 from kedge.noise import Noise
 from kedge.paths.gaussian import GaussianPath
+from kedge.slots import ASKED_SLOT
 from kedge.tree import Tree
-
-STEP_SLOT = 11
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class NormalSteps:
 
     def draw(self, count: int, evaluations: int, noise: Noise) -> Tensor:
         """`[count]` places in a walk's evaluations, the first one 0."""
-        t = self.mean + self.std * noise.normal((count,), 0, STEP_SLOT)
+        t = self.mean + self.std * noise.normal((count,), 0, ASKED_SLOT)
         return (evaluations - 1) - (t.clamp(0, 1) * (evaluations - 1)).round().long()
 
 
