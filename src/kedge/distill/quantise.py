@@ -24,7 +24,7 @@ SHOWN = 256
 
 
 def quantised(denoiser: Denoiser, asked: Asked, bits: int = 8, *, seed: int = 0) -> Denoiser:
-    """A copy of the denoiser, all of whose linear and convolutional layers are `QuantisedLayer`s. What solvers compute
+    """A copy of the denoiser, each of whose linear and convolutional layers is a `QuantisedLayer`. What solvers compute
     stays in floats, as do norms, activations and tables.
 
     Args:
