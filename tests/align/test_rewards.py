@@ -169,6 +169,9 @@ def test_what_a_reward_of_one_s_own_does_wrong_is_bad_input() -> None:
     assert issubclass(RewardError, InputError)
     with pytest.raises(InputError, match="one number for each of 4 samples"):
         rewarded(lambda x, cond: torch.ones(5), X)
+    for odd in ({}, {"speed": None}, {"speed": torch.ones(())}):
+        with pytest.raises(InputError, match="one number for each of 4 samples"):
+            rewarded(lambda x, cond, odd=odd: odd, X)
     with pytest.raises(InputError, match="one number for each sample, and this one gave a NoneType"):
         rewarded(lambda x, cond: None, X)
     with pytest.raises(InputError, match=r"this one gave them torch.sparse_coo"):

@@ -209,6 +209,13 @@ def test_settings_reach_from_their_least_to_their_most() -> None:
         assert isinstance(getattr(Settings().changed(name, high), name), int if whole else float)
 
 
+@pytest.mark.parametrize(("name", "value"), [("x" * 9000, 1), ("steps", "x" * 9000), ("paused", "x" * 9000)])
+def test_a_refusal_does_not_repeat_all_that_it_was_sent(name: str, value: Any) -> None:
+    with pytest.raises(InputError) as refused:
+        Settings().changed(name, value)
+    assert len(str(refused.value)) < 300
+
+
 def test_what_is_drawn_becomes_guides_and_objectives() -> None:
     here = world()
     draw(here, "w", "wall", box=[1.9, 0.4, 2.1, 2.0])

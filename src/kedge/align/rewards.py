@@ -52,7 +52,8 @@ def rewarded(reward: Reward, x: Tree, cond: Any = None) -> Rewarded:
     batch = like.shape[0]
     if isinstance(said, Tensor) and said.layout is not torch.strided:
         raise InputError(f"a reward says one number for each sample, and this one gave them {said.layout}")
-    if any(leaf.ndim == 0 or leaf.shape[0] != batch for leaf in (said.values() if isinstance(said, dict) else [said])):
+    leaves = list(said.values()) if isinstance(said, dict) else [said]
+    if not leaves or not all(isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == batch for leaf in leaves):
         raise InputError(f"a reward says one number for each of {batch} samples, or one for each entry of them")
     value = sum_event(said).detach().to(like.device)
     value = value if value.is_floating_point() else value.float()

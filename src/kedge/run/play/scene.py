@@ -81,7 +81,7 @@ class Settings:
         """With one of them at another value; one line where that cannot be."""
         if name == "paused":
             if not isinstance(value, bool):
-                raise InputError(f"paused is true or false, got {value!r}")
+                raise InputError(f"paused is true or false, got {str(value)[:32]!r}")
             return replace(self, paused=value)
         name = name if isinstance(name, str) else ""
         if name in NAMED:
@@ -89,11 +89,11 @@ class Settings:
                 raise InputError(f"{name} is one of {', '.join(NAMED[name])}; got {str(value)[:32]!r}")
             return replace(self, **{name: value})
         if name not in RANGES:
-            raise InputError(f"there is no setting {name!r}; known are {', '.join((*NAMED, *RANGES))}, paused")
+            raise InputError(f"there is no setting {name[:32]!r}; known are {', '.join((*NAMED, *RANGES))}, paused")
         low, high, whole = RANGES[name]
         if not _number(value) or not low <= value <= high or (whole and value != int(value)):
             kind = "a whole number" if whole else "a number"
-            raise InputError(f"{name} is {kind} from {low:g} to {high:g}, got {value!r}")
+            raise InputError(f"{name} is {kind} from {low:g} to {high:g}, got {str(value)[:32]}")
         return replace(self, **{name: int(value) if whole else float(value)})
 
 
