@@ -74,6 +74,8 @@ def test_another_maze_has_another_name_and_is_recorded_with_its_walls() -> None:
     read = layout_from(noted)
     assert read is not None
     assert (read.name, read.drawn, read.horizon) == (walled.name, walled.drawn, 800)
+    assert noted is not None
+    assert layout_from({**noted, "goal": [1.0]}) is None
     assert settings(walled, 100, 0) != settings(large, 100, 0)
     assert "drawn" not in settings(large, 100, 0), "the caches of mazes without any stay theirs"
 

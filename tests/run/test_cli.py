@@ -355,6 +355,10 @@ def test_a_goal_in_a_wall_and_an_environment_that_does_not_fit_are_one_line(run:
     code, _, err = run("eval", "mine")
     assert (code, err.count("\n")) == (2, 1)
     assert "mine was trained on states of 60 and actions of 9 numbers, but maze2d-umaze has 4 and 2" in err
+    Path("mine/recipe.json").write_text(json.dumps(told | {"sizes": {"state": 60}}))
+    code, _, err = run("eval", "mine", "--env", "maze2d-umaze")
+    assert code == 2
+    assert "mine/recipe.json: sizes has no whole numbers for state and action" in err
 
 
 def test_episodes_shorter_than_a_plan_are_said_to_be(run: Run) -> None:

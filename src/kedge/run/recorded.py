@@ -56,9 +56,12 @@ def layout_from(words: Any) -> Layout | None:
     if not isinstance(words, Mapping):
         return None
     name, rows, goal, horizon = (words.get(key) for key in ("name", "maze", "goal", "horizon"))
-    if not (isinstance(name, str) and isinstance(rows, list) and isinstance(goal, list) and isinstance(horizon, int)):
+    if (
+        not (isinstance(name, str) and isinstance(rows, list) and isinstance(horizon, int))
+        or (at := _place(goal)) is None
+    ):
         return None
-    name, at = name.removeprefix("maze2d-"), (float(goal[0]), float(goal[1]))
+    name = name.removeprefix("maze2d-")
     if base_name(name) in Layout.known():  # its references are known as well
         known = Layout.of(base_name(name), at, horizon)
         if (known.name, list(known.rows)) == (name, rows):
@@ -66,6 +69,12 @@ def layout_from(words: Any) -> Layout | None:
     layout = Layout(name, tuple(map(str, rows)), at, horizon)
     drawn = words.get("drawn")
     return replace(layout.with_walls(drawn), name=name) if drawn else layout
+
+
+def _place(goal: Any) -> tuple[float, float] | None:
+    if not (isinstance(goal, list) and len(goal) == 2 and all(isinstance(at, int | float) for at in goal)):
+        return None
+    return float(goal[0]), float(goal[1])
 
 
 def recorded_layout(recipe: Mapping[str, Any], task: str | None = None) -> Layout | None:

@@ -66,7 +66,10 @@ def check_fit(folder: Path, task: Any) -> None:
     """One line where a run was trained on other states or actions than an environment has."""
     sizes = recipe_of(folder).get("sizes")
     if isinstance(sizes, Mapping):
-        fits(task, int(sizes["state"]), int(sizes["action"]), f"{folder} was trained on")
+        state, action = sizes.get("state"), sizes.get("action")
+        if not (isinstance(state, int) and isinstance(action, int)):
+            raise InputError(f"{folder}/recipe.json: sizes has no whole numbers for state and action; was it edited?")
+        fits(task, state, action, f"{folder} was trained on")
 
 
 def fits(task: Any, state: int, action: int, what: str) -> None:
