@@ -49,6 +49,7 @@ f64 = torch.float64
 def test_what_has_a_code_near_it_is_off_by_half_a_step_at_most(bits: int) -> None:
     codes = AffineCodes.between(-1.3, 2.9, bits)
     low, high = codes.ends
+    assert max(abs(low + 1.3), abs(high - 2.9)) <= codes.scale / 2 + 1e-6
     x = torch.linspace(low, high, 4001, dtype=f64)
     assert float((codes(x) - x).abs().max()) <= codes.scale / 2 + 1e-6  # torch keeps s in float32
     assert len(codes(x).unique()) == 2**bits
