@@ -28,6 +28,8 @@ from drilling.meeting import Visit, unseemly
 from drilling.scene import REWARD, Scene, logged
 from drilling.trial import Trial, Verdict, apart, content, lost, sums, untidy
 
+pytestmark = pytest.mark.timeout(600)  # what is drilled starts some eighty processes, on cores that others use as well
+
 KILLS, DISKS, FUZZ = 4, 1, 63
 """Of each of two commands; writes and files that are refused, of each of two commands; inputs."""
 
