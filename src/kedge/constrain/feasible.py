@@ -89,11 +89,10 @@ class Feasible:
         constraints, held = self.tightened, known.ravel()
         at = z
         for _ in range(self.rounds):
-            parts = [one.rows(shift + scale * at, known) for one in constraints]
-            if any(part is None for part in parts):
+            parts = [part for one in constraints if (part := one.rows(shift + scale * at, known)) is not None]
+            if len(parts) < len(constraints):
                 return at
-            rows = Rows.joined([Rows.none(z.size), *(part for part in parts if part is not None)])
-            rows = rows.seen(shift.ravel(), scale.ravel()).given(held, z.ravel())
+            rows = Rows.joined(parts).seen(shift.ravel(), scale.ravel()).given(held, z.ravel())
             solved = nearest(z.ravel()[~held], rows)
             if solved is None:
                 return at

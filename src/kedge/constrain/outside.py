@@ -110,12 +110,7 @@ class OutsideBox(Outside):
         four slabs still holds it.
         """
         a, b = x[..., :-1, :2], x[..., 1:, :2]
-        return _counted(self._depth(a, b), self._deep(x[..., 0, :2]) > 0)
-
-    def _deep(self, p: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
-        """Of a point: how far it is from the nearest side; 0 outside."""
-        low, high = p.new_tensor([self.x_from, self.y_from]), p.new_tensor([self.x_to, self.y_to])
-        return torch.minimum(p - low, high - p).amin(-1).clamp(min=0)
+        return _counted(self._depth(a, b), self._depth(a[..., 0, :], a[..., 0, :]) > 0)
 
     def _depth(self, a: Float[Tensor, "*n 2"], b: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
         """Of a segment: the largest of its points' depths. A depth is the least of four linear functions of s, so that

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from kedge.errors import InputError
+from kedge.extras import optional
 
 EQUAL = 5
 """What the solver calls a row whose two sides are one."""
@@ -35,11 +34,6 @@ class Rows:
             np.concatenate([rows.low for rows in several]),
             np.concatenate([rows.high for rows in several]),
         )
-
-    @classmethod
-    def none(cls, n: int) -> Rows:
-        """No row at all."""
-        return cls(np.zeros((0, n)), np.zeros(0), np.zeros(0))
 
     def seen(self, shift: Float[np.ndarray, " n"], scale: Float[np.ndarray, " n"]) -> Rows:
         """The same of `z`, with `x = shift + scale z`."""
@@ -72,13 +66,6 @@ def nearest(x: Float[np.ndarray, " n"], rows: Rows) -> Float[np.ndarray, " n"] |
     if Rows(A, low, high).missed(x) <= FINE:
         return x
     sense = np.where(low == high, EQUAL, 0).astype(np.int32)
-    z, _, flag, _ = _solver()(np.eye(len(x)), -x, A, high, low, sense, primal_tol=FINE / 10)
+    daqp = optional("daqp", "constrain", "which finds the nearest plan within constraints")
+    z, _, flag, _ = daqp.solve(np.eye(len(x)), -x, A, high, low, sense, primal_tol=FINE / 10)
     return np.asarray(z) if flag == SOLVED else None
-
-
-def _solver() -> Callable[..., Any]:
-    try:
-        import daqp
-    except ImportError:
-        raise InputError("constraints ask daqp, which is absent: pip install 'kedge[constrain]'") from None
-    return daqp.solve
