@@ -20,6 +20,7 @@ from torch.nn import functional
 from kedge.denoise import Denoiser
 from kedge.distill.layers import QuantisedLayer
 from kedge.errors import InputError
+from kedge.extras import command
 
 MIDDLE = 128
 """torchao's codes are signed: ours less this."""
@@ -104,7 +105,7 @@ def torchao() -> dict[str, Any]:
             from torchao.quantization.quant_primitives import MappingType
             from torchao.quantization.quantize_.workflows.int8.int8_tensor import QuantizeTensorToInt8Kwargs
     except ImportError:
-        raise InputError("in_integers needs torchao: pip install 'kedge[quant]'") from None
+        raise InputError(f"in_integers needs torchao: {command(['quant'])}") from None
     finally:
         logger.setLevel(level)
     return {"Int8Tensor": Int8Tensor, "PerTensor": PerTensor, "MappingType": MappingType,

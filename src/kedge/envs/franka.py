@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from kedge.envs.chores import OBJECTS, ROBOT
 from kedge.errors import InputError
+from kedge.extras import absent, command
 
 mj: Any = mujoco
 """MuJoCo's names come from a compiled module that says nothing of types."""
@@ -63,14 +64,12 @@ def compiled() -> Any:
     """
     found = importlib.util.find_spec("gymnasium_robotics")
     if found is None or found.origin is None:
-        raise InputError(
-            "gymnasium-robotics, which has the kitchen's model, is not installed: pip install 'kedge[kitchen]'"
-        )
+        raise absent("gymnasium-robotics", "kitchen", "which has the kitchen's model")
     model = mj.MjModel.from_xml_path(str(Path(found.origin).parent / _MODEL))
     if (model.nq, model.nu, model.opt.timestep) != (ROBOT + OBJECTS, ROBOT, TIMESTEP):
         raise InputError(
             f"the installed gymnasium-robotics has another kitchen ({model.nq} positions, {model.nu} motors): "
-            "pip install 'kedge[kitchen]'"
+            f"{command(['kitchen'])}"
         )
     return model
 

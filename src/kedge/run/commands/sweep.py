@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from kedge import extras
 from kedge.errors import InputError
 from kedge.run.commands.command import Outcome, short
 from kedge.run.commands.named import Named, named
@@ -82,7 +83,7 @@ class Sweep(Train):
         """What can be said at once."""
         for what, extra in (("optuna", "sweep"), ("ray", "ray")):
             if (what == "optuna" or self.ray is not None) and importlib.util.find_spec(what) is None:
-                raise InputError(f"this needs {what}, which is not installed: pip install 'kedge[{extra}]'")
+                raise InputError(f"this needs {what}, which is not installed: {extras.command([extra])}")
         for flag, value in (
             ("trials", self.trials),
             ("at-once", self.at_once),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from kedge.errors import InputError
+from kedge.extras import command
 from kedge.run.sweep.trial import Ending, Piece, carried_out, in_a_process
 
 GRACE = 60.0
@@ -163,5 +164,5 @@ def _ray() -> Any:
         import ray
         import ray.exceptions
     except ModuleNotFoundError:
-        raise InputError("--ray needs ray: pip install 'kedge[ray]'") from None
+        raise InputError(f"--ray needs ray: {command(['ray'])}") from None
     return ray
