@@ -11,7 +11,8 @@ import csv
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,16 @@ from kedge.guide import keep_out
 from kedge.plan import Agent, Chase, Judge, ShortestPath
 from kedge.run.evaluate import REPORTING, evaluate
 from kedge.run.scores import Scores
+from kedge.steer import Box, StayOff
 from kedge.train.checkpoint import weights_step
 from measure.finetuned import cloned
 from measure.jobs import Job, Store, plain
 from measure.planning import Scale
 from measure.queue import ROOT
 from measure.trained import logged, outcome, said
+from measure.unseen import on_map
 
-SEEDS, EPISODES = (0, 1, 2), 50
+SEEDS, EPISODES = (0, 1, 2), 20
 MAZE = "large"
 ZONE = (4.75, 6.75, 5.25, 7.25)
 """The middle of a corridor that most shortest ways to the goal lead through; it can be passed on either side."""
@@ -96,6 +99,27 @@ def guided(agent: Agent, maze: Maze2D) -> Agent:
     return agent.with_guide(*(keep_out(box, BALL) for box in boxes)).told(maze)
 
 
+def tried(agent: Agent, maze: Maze2D) -> Agent:
+    """The last steps of the walk go through the simulator of the maze as it is now."""
+    return agent.told(maze).simulated(maze, steps=2)
+
+
+def uphill(agent: Agent, maze: Maze2D) -> Agent:
+    """The noise of plans is moved until they keep out of the zones."""
+    costs = [StayOff(Box(*zone)) for zone in maze.changes.zones]
+    return agent.told(maze).optimised(lambda plans: -sum(cost(plans) for cost in costs), times=2, rate=0.3)
+
+
+def surrounded(policy: Any, maze: Maze2D) -> Any:
+    """It is shown the map as it is now, of which it looks at what is near."""
+    return policy.within_map(maze.layout)
+
+
+def alone(policy: Any, maze: Maze2D) -> Any:
+    """It is told nothing."""
+    return policy
+
+
 class Around:
     """A shortest path on the map as it is now, where zones are walls; on the plain map where one is in a zone."""
 
@@ -122,29 +146,38 @@ def shortest(agent: Any, maze: Maze2D) -> Agent:
     return Agent(Around(maze), judge, Chase(), candidates=1, keep=False, name="astar")
 
 
-BOXES = ("walls", "zone")
+BOXES, REST = ("walls", "zone"), ("plain", "walls", "obstacle", "dynamics")
 SHORT_DV = {"steps": 1000, "batch": 64, "width": 96, "replan": 15, "candidates": 16}
 SHORT_DIFFUSER = {
     "steps": 2000, "mults": (1, 2), "evaluations": 16, "candidates": 32, "rate": 2e-3, "atlas": 32, "octaves": 4,
 }  # fmt: skip
+NOTHING, NEAR = "nothing", "the map near it"
 ARMS: dict[str, Arm] = {
     "astar": Arm(None, made=shortest, knows="the map of now"),
     "fv": Arm("FV"),
-    "fv-untold": Arm("FV", made=lambda agent, maze: agent, among=("walls", "obstacle", "zone"), knows="nothing"),
-    "search": Arm("FV", made=lambda agent, maze: agent.told(maze).searched()),
+    "fv-untold": Arm("FV", made=alone, among=("walls", "obstacle", "zone"), knows=NOTHING),
+    "search": Arm("FV", made=lambda agent, maze: agent.told(maze).searched(), among=("plain", *BOXES)),
     "guided": Arm("FV", made=guided, among=BOXES, knows="it pulls plans"),
     "dpcc": Arm("FV", made=held, among=BOXES, knows="plans satisfy it"),
-    "dpcc-gradient": Arm(
-        "FV", made=lambda agent, maze: held(agent, maze, how="gradient"), among=BOXES, knows="its gradient"
-    ),
-    "dpcc-late": Arm(
-        "FV", made=lambda agent, maze: held(agent, maze, below=0.0), among=BOXES, knows="finished plans satisfy it"
-    ),
+    "dpcc-gradient": Arm("FV", made=partial(held, how="gradient"), among=BOXES, knows="its gradient"),
+    "dpcc-late": Arm("FV", made=partial(held, below=0.0), among=BOXES, knows="finished plans satisfy it"),
+    "physdiff": Arm("FV", made=tried, among=("plain", "walls", "dynamics"), knows="the simulator of now"),
+    "dip": Arm("FV", made=uphill, among=("zone",), knows="the noise of plans keeps out"),
     "dv": Arm("DV", SHORT_DV),
     "diffuser": Arm("Diffuser", SHORT_DIFFUSER),
+    "cdiffuser": Arm("CDiffuser", SHORT_DIFFUSER),
+    "decision-diffuser": Arm("DecisionDiffuser"),
     "hierarchical": Arm("Hierarchical"),
     "diffusion-drive": Arm("DiffusionDrive"),
-    "cloned": Arm("cloned", made=lambda agent, maze: agent, knows="nothing"),
+    "closd": Arm("CLoSD"),
+    "mtdiff": Arm("MTDiff", made=alone, among=REST, knows=NOTHING),
+    "ditree": Arm("DiTree", made=surrounded, among=REST, knows="map and physics of now"),
+    "navdp": Arm("NavDP", made=lambda agent, maze: on_map(agent, maze.layout), among=REST, knows=NEAR),
+    "td3-bc": Arm("TD3BC", made=alone, among=REST, knows=NOTHING),
+    "iql": Arm("IQL", made=alone, among=REST, knows=NOTHING),
+    "dwm": Arm("DWM", made=alone, among=REST, knows=NOTHING),
+    "policy-guided-diffusion": Arm("PolicyGuidedDiffusion", made=alone, among=REST, knows=NOTHING),
+    "cloned": Arm("cloned", made=alone, among=REST, knows=NOTHING),
 }
 """One line a planner."""
 
@@ -186,8 +219,10 @@ def fields_of(arm: Arm, small: bool) -> dict[str, Any]:
         return {}
     if arm.recipe == "cloned":
         return {"clone": CLONE | ({"steps": 10, "width": 16} if small else {}), "walk": CLONE_WALK}
-    less = {"steps": 8, "batch": 8, "width": 16, "candidates": 4} if small else {}
-    return plain(asdict(getattr(recipes, arm.recipe)(**{**arm.fields, **less})))
+    kind = getattr(recipes, arm.recipe)
+    less = {"steps": 8, "model_steps": 4, "batch": 8, "width": 32, "candidates": 4} if small else {}
+    less = {name: value for name, value in less.items() if name in {field.name for field in fields(kind)}}
+    return plain(asdict(kind(**{**arm.fields, **less})))
 
 
 def maze_of(settings: Mapping[str, Any]) -> Maze2D:
