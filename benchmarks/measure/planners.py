@@ -107,7 +107,7 @@ def tried(agent: Agent, maze: Maze2D) -> Agent:
 def uphill(agent: Agent, maze: Maze2D) -> Agent:
     """The noise of plans is moved until they keep out of the zones."""
     costs = [StayOff(Box(*zone)) for zone in maze.changes.zones]
-    return agent.told(maze).optimised(lambda plans: -sum(cost(plans) for cost in costs), times=2, rate=0.3)
+    return agent.told(maze).optimised(lambda plans: -torch.stack([cost(plans) for cost in costs]).sum(0), rate=0.3)
 
 
 def surrounded(policy: Any, maze: Maze2D) -> Any:
