@@ -105,7 +105,6 @@ class Planner:
         """See `Proposer`. `before` is where it has been, a stride apart; by default it stood where it is."""
         n = seeds.shape[1]
         states = states.to(self.normaliser.shift)
-        known = self.known(states, goal)
         near = 0 if kept is None or self.nearby is None else round(self.nearby.share * n)
         known = self.known(states, goal, before)
         found: list[Tensor] = []
