@@ -65,6 +65,8 @@ bench-planners: install  ## Every planner in a maze that has changed since its l
 	$(call timed,bench-planners,$(BIN)/python benchmarks/planners.py --jobs $(JOBS))
 bench-kitchen: install  ## Planners and cloning in the scripted kitchens: a queue as well
 	$(call timed,bench-kitchen,$(BIN)/python benchmarks/kitchen.py --jobs $(JOBS))
+bench-solvers: install  ## Solvers on grids: their errors, and what the nearest are worth in a maze
+	$(call timed,bench-solvers,$(BIN)/python benchmarks/solvers.py --jobs $(JOBS))
 bench-unseen: install  ## Who finds the way in mazes that nobody has seen in training: a queue as well
 	$(call timed,bench-unseen,$(BIN)/python benchmarks/unseen.py --jobs $(JOBS))
 bench-export: install  ## A trained planner in other runtimes: make bench-export RUN=runs/fv-large
@@ -83,7 +85,7 @@ clean:  ## Removes what the tools have built, not the virtual environment
 help:  ## This list
 	@awk 'BEGIN {FS = ":[^#]*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv bench-serve bench-align bench-export bench-quantise bench-steer bench-planners bench-kitchen drill format clean help bench-unseen
+.PHONY: demo test install lint types layers unit wheel docs mutants slow mutate bench bench-fv bench-serve bench-align bench-export bench-quantise bench-steer bench-planners bench-kitchen bench-solvers drill format clean help bench-unseen
 
 # The demo needs no tools of ours: its installation is the lean one. Where the full one is up to date it serves as well,
 # and on top of a lean one the full one adds what is missing.

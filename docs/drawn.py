@@ -69,6 +69,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("drawn_play")
     app.setup_extension("drawn_unseen")
     app.setup_extension("drawn_kitchen")
+    app.setup_extension("drawn_solvers")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
