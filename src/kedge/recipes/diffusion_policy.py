@@ -60,7 +60,7 @@ class DiffusionPolicy(LearnsPolicy):
 
     Chi et al., "Diffusion policy: visuomotor policy learning via action diffusion", RSS 2023 (arXiv:2303.04137). There
     the network is a 1-D U-Net or a transformer that hears the last two observations, and a walk has 100 levels of DDPM.
-    Here it is an MLP that hears the last one, on TrigFlow's path, and 10 levels of DDPM do.
+    Here it is an MLP that hears the last one, on TrigFlow's path, and a walk has 10 levels of DDPM.
     """
 
     steps: int = 3000
