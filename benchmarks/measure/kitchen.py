@@ -44,10 +44,11 @@ class Arm:
 
 
 SHARED = {"steps": STEPS, "candidates": CANDIDATES}
+"""As FV has them there."""
 NETWORK = {"net": "dit", "width": 128, "depth": 2, "horizon": 16}
 """The network and the plan that FV has there: an arm that has them too differs in the rest alone."""
 ARMS: dict[str, Arm] = {
-    "fv": Arm("FV", SHARED),
+    "fv": Arm("FV"),
     "dv": Arm("DV", {**SHARED, **NETWORK, "batch": 64, "replan": 4, "critic_rate": 1e-3, "rate": 1e-3}),
     "diffuser": Arm(
         "Diffuser",

@@ -12,8 +12,8 @@ import torch
 from data.logs import logs_of
 from kedge.errors import InputError
 from kedge.plan import Agent
-from kedge.policy import Reactive
-from kedge.recipes import DWM, IQL, TD3BC, PolicyGuidedDiffusion, load
+from kedge.policy import ChunkPolicy, Reactive
+from kedge.recipes import DWM, IQL, TD3BC, DiffusionPolicy, PolicyGuidedDiffusion, load
 from kedge.run.commands.runs import planning
 from kedge.run.commands.train import RECIPES
 from small_maze import arrived, logs
@@ -26,7 +26,15 @@ RUNS: dict[str, Any] = {
     "iql": IQL(**TINY, steps=6),
     "dwm": DWM(**MODEL, horizon=2, evaluations=2, wanted=0.5, guidance=0.5),
     "policy-guided-diffusion": PolicyGuidedDiffusion(**OFTEN, evaluations=2, trajectories=6, learner="iql"),
+    "diffusion-policy": DiffusionPolicy(steps=6, batch=8, horizon=4, execute=2, width=8, depth=1),
 }
+
+
+def done(agent: Any, here: np.ndarray) -> np.ndarray:
+    """The first action in an episode that begins at each place."""
+    controller = agent.controller()
+    controller.reset(range(len(here)))
+    return controller.act(here, np.ones(len(here), bool))
 
 
 @pytest.mark.parametrize("name", list(RUNS))
@@ -47,10 +55,10 @@ def test_a_run_goes_on_where_it_stopped_and_is_loaded_as_it_ended(name: str, tmp
     assert all(torch.equal(value, again[key]) for key, value in weights.items())
     here = np.random.default_rng(0).normal(size=(5, 4))
     agent = load(tmp_path / "parts")
-    assert isinstance(agent, Reactive)
+    assert isinstance(agent, ChunkPolicy if name == "diffusion-policy" else Reactive)
     assert not isinstance(agent, Agent)
     assert agent.label == type(recipe).__name__ == RECIPES[name]
-    assert np.array_equal(agent.actions(here), whole.agent().actions(here))
+    assert np.array_equal(done(agent, here), done(whole.agent(), here))
 
 
 def test_the_model_is_trained_first_and_stays() -> None:
@@ -85,13 +93,23 @@ def test_what_cannot_be_trained_is_refused_in_one_line() -> None:
         PolicyGuidedDiffusion(length=9)
     with pytest.raises(InputError, match="no step of the data earned"):
         TD3BC().check(logs_of([20], rewarded=0.0))
+    with pytest.raises(InputError, match="of 4 actions of a chunk 5 cannot be done"):
+        DiffusionPolicy(horizon=4, execute=5)
+    with pytest.raises(InputError, match="sigma_data must be positive"):
+        DiffusionPolicy(sigma_data=0.0)
 
 
 def test_what_works_on_plans_says_that_there_are_none(tmp_path: Path) -> None:
-    RUNS["td3-bc"].training(logs(), tmp_path, progress=False).trainer.train()
-    for what in ("kedge play", "--candidates"):
-        with pytest.raises(InputError, match=rf"plans nothing \(TD3BC\): {what} works on plans"):
-            planning(tmp_path, None, what)
+    """But a graph can be made of chunks."""
+    for name in ("td3-bc", "diffusion-policy"):
+        run = tmp_path / name
+        RUNS[name].training(logs(), run, progress=False).trainer.train()
+        for what in ("kedge play", "--candidates"):
+            with pytest.raises(InputError, match=rf"plans nothing \({RECIPES[name]}\): {what} works on plans"):
+                planning(run, None, what)
+    assert isinstance(planning(tmp_path / "diffusion-policy", None, "kedge export", also=ChunkPolicy), ChunkPolicy)
+    with pytest.raises(InputError, match=r"plans nothing \(TD3BC\): kedge export"):
+        planning(tmp_path / "td3-bc", None, "kedge export", also=ChunkPolicy)
 
 
 def test_seconds_of_training_find_the_goal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import time
@@ -15,9 +16,12 @@ import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from kedge.run.commands.play import Play, address_of
+from kedge.envs import Kitchen
+from kedge.errors import InputError
+from kedge.run.commands.play import Play, address_of, table_of
 from kedge.run.play import server
 from kedge.run.play.server import TABS, landscape_of
+from kedge.run.recorded import environment_of
 from run.playing import Tab, Ways, agent, application, served, table
 from run.program import Run, program
 from run.run_folder import write_training
@@ -295,3 +299,12 @@ def test_the_command_serves_on_the_loopback_prints_the_address_and_ends_quietly(
     assert Play.__dataclass_fields__["host"].default == "127.0.0.1"
     assert address_of("0.0.0.0", 80, None) == "http://127.0.0.1:80/"
     assert address_of("::1", 80, None) == "http://[::1]:80/"
+
+
+def test_a_kitchen_cannot_be_played_in(tmp_path: Path) -> None:
+    """One line, before any weights are asked for."""
+    kitchen = Kitchen("partial")
+    said = {"recipe": "FV", "task": kitchen.name, "environment": environment_of(kitchen)}
+    (tmp_path / "recipe.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match="draws a maze from above, and kitchen-partial is none"):
+        table_of(tmp_path, None, None)

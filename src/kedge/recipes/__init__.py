@@ -9,6 +9,7 @@ from kedge.recipes.ddpo import DDPO
 from kedge.recipes.decision_diffuser import DecisionDiffuser
 from kedge.recipes.diffuser import Diffuser
 from kedge.recipes.diffusion_drive import DiffusionDrive
+from kedge.recipes.diffusion_policy import DiffusionPolicy
 from kedge.recipes.ditree import DiTree
 from kedge.recipes.dv import DV
 from kedge.recipes.dwm import DWM
@@ -24,5 +25,6 @@ from kedge.recipes.vmpo import VMPO
 
 __all__ = [
     "AWM", "DDPO", "DV", "DWM", "FV", "IQL", "TD3BC", "VMPO", "CDiffuser", "CLoSD", "DecisionDiffuser", "DiTree",
-    "Diffuser", "DiffusionDrive", "Hierarchical", "MTDiff", "MTDiffS", "NavDP", "PolicyGuidedDiffusion", "load",
+    "Diffuser", "DiffusionDrive", "DiffusionPolicy", "Hierarchical", "MTDiff", "MTDiffS", "NavDP",
+    "PolicyGuidedDiffusion", "load",
 ]  # fmt: skip

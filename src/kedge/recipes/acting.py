@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from kedge.data import Trajectories, Transitions
 from kedge.errors import InputError
 from kedge.policy import Reactive
-from kedge.recipes.learning import Learning, Measured, restored
+from kedge.recipes.learning import LearnsPolicy, Measured
 from kedge.recipes.networks import Sizes
 from kedge.rl import ActionValues, BoundedGaussian, ImplicitQ, Logged, NearBehaviour, StateMLP
 from kedge.train import AdamW, Part, Source
@@ -24,7 +23,7 @@ Learner = NearBehaviour | ImplicitQ
 
 
 @dataclass(frozen=True)
-class Acting:
+class Acting(LearnsPolicy):
     """A policy with its critics, learned from logged transitions; it acts step by step and plans nothing."""
 
     steps: int = 20_000
@@ -92,35 +91,13 @@ class Acting:
         """Those between 0 and 1."""
         return ()
 
-    def train(
-        self,
-        logs: Trajectories,
-        run: Path | str | None = None,
-        *,
-        seed: int = 0,
-        device: torch.device | str | None = None,
-        precision: str = "fp32",
-        compile: bool | str = False,  # noqa: A002  torch's own word
-        progress: bool | None = None,
-        task: str | None = None,
-    ) -> Reactive:
-        """Learns from logged behaviour, and returns what acts. The arguments are those of every recipe: see
-        `Planning.train`.
-        """
-        how: dict[str, Any] = {"device": device, "precision": precision, "compile": compile, "progress": progress}
-        learning = self.training(logs, run, seed=seed, task=task, **how)
-        learning.trainer.train()
-        return learning.agent()
+    def measure(self, logs: Trajectories) -> Measured:
+        """The scales of states and actions."""
+        return Measured.of(self, logs)
 
-    def training(self, logs: Trajectories, run: Path | str | None, **how: Any) -> Learning:
-        """This recipe at work on data."""
-        return Learning(self, logs, run, **how)
-
-    def restored(
-        self, told: Mapping[str, Any], measured: Mapping[str, Tensor], weights: Mapping[str, Tensor], device: Any = None
-    ) -> Reactive:
-        """The agent of a run's folder."""
-        return restored(self, told, measured, weights, device)
+    def kept(self, tensors: Mapping[str, Tensor]) -> Measured:
+        """The same from a run's folder."""
+        return Measured.kept(self, tensors)
 
     def check(self, logs: Trajectories) -> None:
         """One line before any long work, where the data does not fit."""

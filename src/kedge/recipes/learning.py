@@ -1,11 +1,11 @@
-"""A recipe of offline reinforcement learning at work on data: what it measures, what it leaves in its folder."""
+"""A recipe of a policy at work on data: what it measures, what it leaves in its folder, how it is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from kedge.data import Normaliser, Trajectories
 from kedge.errors import InputError
 from kedge.nets import Octaves
-from kedge.policy import Reactive
 from kedge.recipes.networks import Sizes
 from kedge.recipes.training import MEASURED, described, home, places, rest_dims
-from kedge.train import Trainer, save_weights
+from kedge.train import Part, Source, Trainer, save_weights
 
 if TYPE_CHECKING:
     from kedge.recipes.acting import Acting
@@ -40,6 +39,55 @@ class Sight(nn.Module):
         """`[..., S]` to `[..., width]`."""
         heard = self.normaliser(state.to(self.normaliser.shift))
         return heard if self.octaves is None else self.octaves(heard)
+
+
+@runtime_checkable
+class Measurement(Protocol):
+    """What a recipe has measured of the data, and acts by."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a run's folder."""
+        ...
+
+    def to(self, device: torch.device | str | None) -> None:
+        """Moves it, in place."""
+        ...
+
+
+@runtime_checkable
+class PolicyRecipe(Protocol):
+    """What a recipe says of itself whose policy is the part "actor"."""
+
+    @property
+    def steps(self) -> int:
+        """Training steps."""
+        ...
+
+    def check(self, logs: Trajectories) -> None:
+        """One line before any long work, where the data does not fit."""
+        ...
+
+    def measure(self, logs: Trajectories) -> Any:
+        """What is `Measurement` of the data."""
+        ...
+
+    def kept(self, tensors: Mapping[str, Tensor]) -> Any:
+        """The same from a run's folder."""
+        ...
+
+    def modules(self, sizes: Sizes, measured: Any) -> dict[str, nn.Module]:
+        """Fresh networks by the names of their parts; their weights follow from torch's generator."""
+        ...
+
+    def work(
+        self, logs: Trajectories, modules: dict[str, Any], measured: Any, device: torch.device | None
+    ) -> tuple[list[Part], Source]:
+        """What the trainer steps, and on what."""
+        ...
+
+    def agent(self, actor: Any, measured: Any) -> Any:
+        """What acts."""
+        ...
 
 
 class Measured(NamedTuple):
@@ -67,13 +115,17 @@ class Measured(NamedTuple):
         scale = {f"scale.{name}": value for name, value in self.sight.normaliser.state_dict().items()}
         return scale | {"limit": torch.tensor(self.limit, dtype=torch.float64)}
 
+    def to(self, device: torch.device | str | None) -> None:
+        """Moves it, in place."""
+        self.sight.to(device)
+
 
 class Learning:
     """One recipe on one data set with one seed."""
 
     def __init__(
         self,
-        recipe: Acting,
+        recipe: PolicyRecipe,
         logs: Trajectories,
         run: Path | str | None,
         *,
@@ -90,12 +142,12 @@ class Learning:
         recipe.check(logs)
         self.recipe, self.run = recipe, None if run is None else Path(run)
         self.sizes = Sizes(logs.dimensions.observation, logs.dimensions.action)
-        self.measured = Measured.of(recipe, logs)
+        self.measured: Measurement = recipe.measure(logs)
         with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU, wherever they go
             torch.default_generator.manual_seed(seed)
             self.modules = recipe.modules(self.sizes, self.measured)
             parts, source = recipe.work(logs, self.modules, self.measured, home(logs, device, resident))
-        self.measured.sight.to(device)
+        self.measured.to(device)
         self.trainer = Trainer(
             parts,
             source,
@@ -114,7 +166,7 @@ class Learning:
             if self.trainer.crew.first:
                 save_weights(self.run / MEASURED, self.measured.tensors())
 
-    def agent(self) -> Reactive:
+    def agent(self) -> Any:
         """What acts, with the weights as they are now: a copy, where the training ran."""
         if self.trainer.sharding is not None:
             raise InputError("no process of a sharded training has all weights: kedge.load(run) makes the agent of it")
@@ -123,20 +175,46 @@ class Learning:
         return self.recipe.agent(copied, self.measured)
 
 
-def restored(
-    recipe: Acting,
-    told: Mapping[str, Any],
-    measured: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
-    device: torch.device | str | None = None,
-) -> Reactive:
-    """The agent of a run's folder: its policy is all that acts."""
-    found = Measured.kept(recipe, measured)
-    with torch.random.fork_rng(devices=[]):
-        actor = recipe.modules(Sizes(**told["sizes"]), found)["actor"]
-    mine = {name.removeprefix("actor."): value for name, value in weights.items() if name.startswith("actor.")}
-    actor.load_state_dict(mine)
-    if device is not None:
-        actor.to(device)
-        found.sight.to(device)
-    return recipe.agent(actor.eval().requires_grad_(False), found)
+class LearnsPolicy:
+    """What recipes of policies share: how they are trained, and how they are loaded."""
+
+    def train(
+        self,
+        logs: Trajectories,
+        run: Path | str | None = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        precision: str = "fp32",
+        compile: bool | str = False,  # noqa: A002  torch's own word
+        progress: bool | None = None,
+        task: str | None = None,
+    ) -> Any:
+        """Learns from logged behaviour, and returns what acts. The arguments are those of every recipe: see
+        `Planning.train`.
+        """
+        how: dict[str, Any] = {"device": device, "precision": precision, "compile": compile, "progress": progress}
+        learning = self.training(logs, run, seed=seed, task=task, **how)
+        learning.trainer.train()
+        return learning.agent()
+
+    def training(self, logs: Trajectories, run: Path | str | None, **how: Any) -> Learning:
+        """This recipe at work on data."""
+        return Learning(cast(PolicyRecipe, self), logs, run, **how)
+
+    def restored(
+        self, told: Mapping[str, Any], measured: Mapping[str, Tensor], weights: Mapping[str, Tensor], device: Any = None
+    ) -> Any:
+        """The agent of a run's folder: its policy is all that acts."""
+        recipe = cast(PolicyRecipe, self)
+        found: Measurement = recipe.kept(measured)
+        with torch.random.fork_rng(devices=[]):
+            modules = recipe.modules(Sizes(**told["sizes"]), found)
+        actor = modules["actor"]
+        prefix = "actor." if len(modules) > 1 else ""
+        mine = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        actor.load_state_dict(mine)
+        if device is not None:
+            actor.to(device)
+            found.to(device)
+        return recipe.agent(actor.eval().requires_grad_(False), found)

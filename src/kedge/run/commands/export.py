@@ -15,9 +15,10 @@ from kedge.run.commands.runs import planning, recipe_of
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Command):
-    """Writes a run's plans as a graph that other runtimes walk, noise in and plans out, in the data's own units; and
-    its denoiser alone, for walks of one's own. Beside each file, a JSON file says what goes in and what comes out. A
-    file is run once it is written, and held to what the agent makes of the same noise.
+    """Writes a run's plans, or a policy's chunks of actions, as a graph that other runtimes walk, noise in and plans or
+    actions out, in the data's own units; and its denoiser alone, for walks of one's own. Beside each file, a JSON file
+    says what goes in and what comes out. A file is run once it is written, and held to what the agent makes of the same
+    noise.
     """
 
     folder: Annotated[
@@ -37,13 +38,15 @@ class Export(Command):
         self.place()
         told = recipe_of(self.folder)
         from kedge.disk import read_json
+        from kedge.policy import ChunkPolicy
         from kedge.run.export import export
         from kedge.run.notes import unfinished
         from kedge.train.progress import announce
 
         if note := unfinished(self.folder, told):
             announce(note)
-        agent, out = planning(self.folder, None, "kedge export"), self.out or self.folder / "export"
+        agent = planning(self.folder, None, "kedge export", also=ChunkPolicy)
+        out = self.out or self.folder / "export"
         lines, files = list[str](), list[dict[str, object]]()
         for alone in {"plan": (False,), "denoiser": (True,), "all": (False, True)}[self.what]:
             path = export(agent, out, alone=alone, form=self.form, recipe=told)

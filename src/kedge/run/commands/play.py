@@ -73,6 +73,8 @@ def table_of(folder: Path, env: str | None, device: str | None) -> Any:
 
     recipe_of(folder)
     task = task_of(folder, env)
+    if not hasattr(task, "layout"):
+        raise InputError(f"{folder}: kedge play draws a maze from above, and {task.name} is none")
     check_fit(folder, task)
     return Table(folder.resolve().name, planning(folder, device, "kedge play"), task.layout, landscape_of(folder))
 

@@ -82,13 +82,13 @@ def fits(task: Any, state: int, action: int, what: str) -> None:
         )
 
 
-def planning(folder: Path, device: str | None, what: str) -> Any:
-    """The agent of a run; one line where it acts without a plan, and `what` wants one."""
+def planning(folder: Path, device: str | None, what: str, also: type | None = None) -> Any:
+    """The agent of a run; one line where it acts without a plan, and `what` wants one, or one of the kind `also`."""
     import kedge
     from kedge.plan import Agent
 
     agent = kedge.load(folder, device) if device else kedge.load(folder)
-    if not isinstance(agent, Agent):
+    if not isinstance(agent, Agent if also is None else (Agent, also)):
         raise InputError(f"{folder} acts step by step and plans nothing ({agent.label}): {what} works on plans")
     return agent
 

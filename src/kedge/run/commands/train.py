@@ -23,8 +23,8 @@ WIDE = 128
 RECIPES = {
     "fv": "FV", "dv": "DV", "diffuser": "Diffuser", "cdiffuser": "CDiffuser", "decision-diffuser": "DecisionDiffuser",
     "hierarchical": "Hierarchical", "diffusion-drive": "DiffusionDrive", "closd": "CLoSD", "mtdiff": "MTDiff",
-    "ditree": "DiTree", "navdp": "NavDP", "td3-bc": "TD3BC", "iql": "IQL", "dwm": "DWM",
-    "policy-guided-diffusion": "PolicyGuidedDiffusion",
+    "ditree": "DiTree", "navdp": "NavDP", "diffusion-policy": "DiffusionPolicy", "td3-bc": "TD3BC", "iql": "IQL",
+    "dwm": "DWM", "policy-guided-diffusion": "PolicyGuidedDiffusion",
 }  # fmt: skip
 
 HELP = """usage: kedge train RECIPE [flags]
@@ -43,7 +43,8 @@ recipes that plan:
   ditree             a tree of motions whose edges a flow policy draws from its surroundings
   navdp              short ways from the surroundings, ranked by a clearance that is learned
 
-recipes that act step by step:
+recipes that act without a plan:
+  diffusion-policy   what was done next, denoised given what is seen, a chunk at a time
   mtdiff             actions given a demonstration of the task and the return; one model for many tasks
   td3-bc             a policy near to what was logged that climbs a critic
   iql                implicit Q-learning: of what was logged, what did well
