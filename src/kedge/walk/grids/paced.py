@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from kedge.paths.gaussian import GaussianPath
 from kedge.paths.modes import Pace
 from kedge.walk.grids.levels import Grid, Levels
@@ -19,4 +21,4 @@ class Paced:
     def levels(self, path: GaussianPath) -> Levels:
         """`[N + 1, *entries]`."""
         inner = self.grid.levels(path)
-        return Levels(self.pace.times(path, inner.levels(path).t), inner.rise)  # pyright: ignore[reportArgumentType]
+        return Levels(self.pace.times(path, torch.as_tensor(inner.t, dtype=torch.float64)), inner.rise)
