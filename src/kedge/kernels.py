@@ -182,7 +182,7 @@ class Correlated:
     def log_prob(self, x: Tree) -> Tree:
         """`-z^2 / 2 - log L_ii - log(2 pi) / 2` with `z = L^-1 (x - mean)`, per entry."""
         z = self.root.solve(tree_map(lambda x, mean: _wide(x) - _wide(mean), x, self.mean))
-        return tree_map(lambda z, l: -0.5 * z**2 - l.log() - 0.5 * math.log(2 * math.pi), z, self.root.diagonal(z))
+        return tree_map(lambda z, d: -0.5 * z**2 - d.log() - 0.5 * math.log(2 * math.pi), z, self.root.diagonal(z))
 
     def kl(self, other: Kernel) -> Tree:
         """With `D = L'^-1 L` and `z = L'^-1 (mean - mean')`: `(sum_j D_ij^2 + z_i^2 - 1) / 2 - log D_ii`, per entry."""

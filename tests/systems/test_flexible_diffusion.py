@@ -1,7 +1,7 @@
 """Forward processes with a metric and a rotation: always to N(0, I), VP as one of them, and better where learned."""
 
 # A Tree may be a dictionary; in these tests it is the tensor that went in.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import functools

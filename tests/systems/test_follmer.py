@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from torch import Tensor
 
 import kedge
 from kedge import Denoiser, grids, solvers
-from kedge.exact import GaussianMixture
 from kedge.nets import MLP
 from kedge.paths import FromPoint
 from kedge.tree import sum_event
@@ -83,9 +83,7 @@ def test_any_noise_ends_in_the_law(noise: Any) -> None:
     """From the point, in 100 steps: within the distance of two sets of exact samples, and what steps leave."""
     N = 3000
     grid = grids.LogSNR(100, scale_min=0.01)
-    x = kedge.sample(
-        mixture().denoiser(POINT), POINT.prior((N, 2), seeds=0, dtype=f64), grid, FreeSDE(noise), seeds=1
-    )
+    x = kedge.sample(mixture().denoiser(POINT), POINT.prior((N, 2), seeds=0, dtype=f64), grid, FreeSDE(noise), seeds=1)
     assert sliced(x, mixture().sample(N, 9)) < 0.045
     share = float((x[:, 0] > 0).double().mean())
     exact = float((mixture().sample(200_000, seeds=3)[:, 0] > 0).double().mean())
@@ -121,7 +119,7 @@ def divergence(path: FromPoint, noise: Any, steps: int = 100) -> float:
 def test_follmers_noise_moves_the_law_least_and_alike_on_every_schedule() -> None:
     """`int (1 + r)^2 / (4 r) |e|^2 dSNR / 2`; at r = 1 the steps' own divergences are `|e|^2 (SNR_s - SNR_t) / 2`."""
     snr = [POINT.noise_scale(t) ** -2 for t in geometric(POINT, HIGH, LOW, 100)]
-    exact = sum(0.09 / (1 + a) ** 2 * (b - a) for a, b in zip(snr, snr[1:], strict=False))
+    exact = sum(0.09 / (1 + a) ** 2 * (b - a) for a, b in pairwise(snr))
     found = {noise: divergence(POINT, noise) for noise in (0.25, 1.0, 4.0, "own")}
     assert min(found, key=lambda noise: found[noise]) == 1.0
     assert found[1.0] == pytest.approx(exact, rel=1e-6)

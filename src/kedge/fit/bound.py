@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,8 +25,8 @@ def variational_bound(
         + sum_i (SNR_{i+1} - SNR_i) |x - x_hat(x_i)|^2 / 2
         + ((1 + log 2 pi) D - log det SNR_0) / 2
 
-    the prior's divergence, that of each ancestral step, and the data given the last level, `N(x_t / alpha, 1 / SNR)`, in
-    the mean over its noise. On a path of matrices SNR is `M^T C^-1 M` and its differences are quadratic forms, so a
+    the prior's divergence, that of each ancestral step, and the data given the last level, `N(x_t / alpha, 1 / SNR)`,
+    in the mean over its noise. On a path of matrices SNR is `M^T C^-1 M` and its differences are quadratic forms, so a
     path with parameters is trained on this bound, and on no loss with other weights. Kingma et al., "Variational
     diffusion models", NeurIPS 2021, eq. 11-13.
 
@@ -45,7 +45,7 @@ def variational_bound(
     total = 0.5 * _quadratic(told[0], x) + _last(told[-1], x)
     for i, t in enumerate(levels[:-1]):
         z = noise.normal(x.shape, i, BOUND_SLOT, x.dtype)
-        x_hat = estimator.estimate(path.perturb(x, t, z), t, cond).x
+        x_hat = cast(Tensor, estimator.estimate(path.perturb(x, t, z), t, cond).x)
         total = total + 0.5 * _quadratic(told[i + 1] - told[i], x - x_hat)
     return total
 

@@ -17,8 +17,8 @@ class Damped(GaussianPath):
 
         alpha = (1 + B) e^-B,      sigma = alpha scale(t),      B = m (beta_min r + beta_d r^2 / 2)
 
-    with `r = (t - t_min) / (t_max - t_min)` and `scale = sigma / alpha` of the base. At a constant rate b, `B = b t` and
-    alpha solves `s'' + 2 b s' + b^2 s = 0` from rest at 1. Wu et al., "Fast diffusion model", 2023, eq. 12-14.
+    with `r = (t - t_min) / (t_max - t_min)` and `scale = sigma / alpha` of the base. At a constant rate b, `B = b t`
+    and alpha solves `s'' + 2 b s' + b^2 s = 0` from rest at 1. Wu et al., "Fast diffusion model", 2023.
 
     Solvers in log-SNR or in the noise scale give what they give on the base. What changes is what a network hears that
     is given x_t as it is (`predict="edm_plain"`), and the steps of solvers in the path's own time.

@@ -91,10 +91,10 @@ class LinearPath(GaussianPath):
     def perturb(self, x: Tree, t: Level, z: Tree | None = None) -> Any:
         """`x_t = M x + L z`; z from torch's generator where none is given."""
         self.check(t)
-        z = tree_map(torch.randn_like, x) if z is None else z
+        drawn: Tree = tree_map(torch.randn_like, x) if z is None else z
         if not isinstance(t, Tensor) and t == 0:
             return Matrix(self.M(t))(x)
-        return affine(Matrix(self.M(t)), x, self.root(t), z)
+        return affine(Matrix(self.M(t)), x, self.root(t), drawn)
 
     def to_clean(self, have: Quantity, t: Level) -> tuple[Any, Any]:
         """`(0, 1)` for clean data, and no other: M need have no inverse."""

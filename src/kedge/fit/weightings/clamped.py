@@ -11,8 +11,8 @@ from kedge.fit.weightings.weighting import Weighting
 
 
 class Clamped(nn.Module, Weighting):
-    """`min(weight, c)` of another weighting, with c growing from `first` to `last` by the same factor in each batch; then
-    the weighting as it is. Levels of little noise, whose weights explode, are learned after the others.
+    """`min(weight, c)` of another weighting, with c growing from `first` to `last` by the same factor in each batch;
+    then the weighting as it is. Levels of little noise, whose weights explode, are learned after the others.
 
     Wu et al., "Fast diffusion model", 2023, section 4.3: 5 to 500 on EDM's weighting.
 
