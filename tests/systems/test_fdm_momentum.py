@@ -153,6 +153,11 @@ def course(damped: bool, clamped: bool) -> list[float]:
     return found.tolist()
 
 
-def needed(damped: bool, clamped: bool, level: float) -> int:
-    """Steps of training to come that near."""
-    return next((EVERY * (i + 1) for i, d in enumerate(course(damped, clamped)) if d < level), 10**6)
+@pytest.mark.slow
+@pytest.mark.parametrize(("damped", "clamped"), [(True, True), (False, True)])
+def test_in_the_plane_training_gains_nothing(damped: bool, clamped: bool) -> None:
+    """From 800 steps on, in the mean over what was noted: .061 and .057, where it is .058 without. The released
+    schedule is all but 1 below a noise scale of 5, so that a network hears what EDM's hears, unscaled.
+    """
+    ours, plain = (sum(course(*which)[3:]) / 5 for which in ((damped, clamped), (False, False)))
+    assert abs(ours - plain) < 0.01

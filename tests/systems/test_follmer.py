@@ -185,7 +185,7 @@ def well(state: Tensor) -> Tensor:
 @pytest.mark.slow
 def test_a_network_forecasts_from_a_point() -> None:
     """The law of the next state, from one state between the wells: Follmer's noise is no further from it than the
-    interpolant's own, but for a tenth and what samples leave, at 20 and at 50 steps.
+    interpolant's own, at 20 and at 50 steps.
     """
     N = 4000
     state = torch.full((N, 1), 0.1)
@@ -198,5 +198,5 @@ def test_a_network_forecasts_from_a_point() -> None:
             cond = kedge.Cond.of(state=state)
             x = kedge.sample(forecaster(), x, grids.Uniform(n), FreeSDE(noise), cond=cond, seeds=1)
             found[noise] = sliced(x, law)
-        assert found[1.0] < 1.1 * found["own"] + 0.02
+        assert found[1.0] <= found["own"]
         assert found[1.0] < 0.15
