@@ -29,13 +29,13 @@ def test_the_mean_is_that_of_a_critically_damped_oscillator() -> None:
     """At a constant rate b, `s'' + 2 b s' + b^2 s = 0` from rest at 1."""
     b = 7.0
     path = Damped(VarianceExploding(t_min=1e-9, t_max=1.0), beta_min=b, beta_d=0.0)
-    t = torch.linspace(0.01, 0.99, 20, dtype=f64).requires_grad_()
+    t = torch.linspace(1e-6, 0.99, 20, dtype=f64).requires_grad_()
     s = path.alpha(t)
     (ds,) = torch.autograd.grad(s.sum(), t, create_graph=True)
     (dds,) = torch.autograd.grad(ds.sum(), t)
     torch.testing.assert_close(dds + 2 * b * ds + b * b * s, 0 * s, rtol=0, atol=1e-5)  # t_min is 1e-9
     assert path.alpha(0.0) == 1.0
-    assert abs(path.d_alpha(1e-9)) < 1e-6
+    assert float(ds.detach()[0].abs()) < 1e-3  # b^2 t is 5e-5
 
 
 @pytest.mark.parametrize("base", BASES, ids=lambda base: type(base).__name__)
