@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from kedge import elementary as el
 from kedge.elementary import Level
 from kedge.paths.gaussian import GaussianPath, affine, scaled
+from kedge.paths.phase_bridge import PhaseBridge
 from kedge.paths.trig import Trig
 from kedge.tree import Tree, first_leaf, tree_map
 
-Prediction = Literal["clean", "eps", "velocity", "score", "trig", "edm"]
+Prediction = Literal["clean", "eps", "velocity", "score", "trig", "edm", "edm_plain"]
 """What a network's output means."""
 
 Pinning = Literal["clean", "noised"]
@@ -76,7 +78,7 @@ class Denoiser(nn.Module):
             of extras. `told` has shape `[B]`, or `[B, T]` where levels differ between the entries of a sample.
         path: how data becomes noise.
         predict: what the output means: `clean`, `eps`, `velocity` or `score`; `trig`, TrigFlow's F; `edm`, EDM's
-            preconditioning, on any path.
+            preconditioning, on any path; `edm_plain`, the same output, of a network that is given x_t as it is.
         sigma_data: standard deviation of the data, for `edm`; on a trig path it is the path's.
         hears: how the network is told the level.
         pinned: `"clean"` if it is trained with known entries clean and without loss on them.
@@ -100,8 +102,8 @@ class Denoiser(nn.Module):
         _known("pinned", pinned, Pinning)
         if predict == "trig" and not isinstance(path, Trig):
             raise ValueError(f'predict="trig" needs a Trig path, not {path}; use predict="velocity" or "edm"')
-        if predict == "edm" and sigma_data is None and not isinstance(path, Trig):
-            raise ValueError('predict="edm" needs sigma_data, the standard deviation of the data')
+        if predict in ("edm", "edm_plain") and sigma_data is None and not isinstance(path, Trig):
+            raise ValueError(f'predict="{predict}" needs sigma_data, the standard deviation of the data')
         if sigma_data is not None and not 0 < sigma_data < math.inf:
             raise ValueError(f"sigma_data is the standard deviation of the data, a positive number; got {sigma_data}")
         if predict == "trig" and isinstance(path, Trig) and sigma_data not in (None, path.sigma_data):
@@ -152,15 +154,15 @@ class Denoiser(nn.Module):
         EDM's (table 1) with its state x_t / alpha and noise scale sigma / alpha, in a form that holds at alpha = 0:
 
             n = sqrt(sigma^2 + alpha^2 sigma_data^2)
-            c_in = 1 / n,  c_skip = alpha sigma_data^2 / n^2,  c_out = sigma sigma_data / n
+            c_in = 1 / n (1 if plain),  c_skip = alpha sigma_data^2 / n^2,  c_out = sigma sigma_data / n
         """
         if self.predict == "trig":
             s_d = cast(float, self.sigma_data)
             return 1 / s_d, el.cos(t), -s_d * el.sin(t)
-        if self.predict == "edm":
+        if self.predict in ("edm", "edm_plain"):
             s_d, alpha, sigma = cast(float, self.sigma_data), self.path.alpha(t), self.path.sigma(t)
             n = el.sqrt(sigma * sigma + alpha * alpha * s_d * s_d)
-            return 1 / n, alpha * s_d * s_d / (n * n), sigma * s_d / n
+            return 1 / n if self.predict == "edm" else 1.0, alpha * s_d * s_d / (n * n), sigma * s_d / n
         return 1.0, *self.path.to_clean(self.predict, t)
 
     def told(self, t: Level) -> Any:
@@ -169,6 +171,59 @@ class Denoiser(nn.Module):
         """
         log_snr = el.clip(self.path.log_snr(t), *self._span)
         return log_snr if self.hears == "log_snr" else -0.125 * log_snr
+
+    def prepare(self, cond: Any) -> Any:
+        """The network's own encoding of the condition, where it has one."""
+        encode = getattr(self.net, "prepare", None)
+        return cond if encode is None or cond is None else encode(cond)
+
+
+class Accelerating(nn.Module):
+    """A network of position and velocity on a phase bridge, seen as a denoiser: it predicts the acceleration that is
+    left, in units in which its target has a variance of about 1,
+
+        x_hat = x + t (v + t a / 4),      a = c F(x, v),      c = 4 / t^2 sqrt(var(x_1 - x - t v))
+
+    for data of variance `sigma_data^2`. Chen et al., "Generative modeling with phase stochastic bridges", ICLR 2024.
+
+    Args:
+        net: `net(joined, told)` or `net(joined, told, cond)` on position and velocity side by side along the last axis;
+            it returns the position's shape.
+        path: the bridge.
+        sigma_data: standard deviation of the data.
+        hears: how the network is told the level.
+    """
+
+    pinned: Pinning = "noised"
+
+    def __init__(
+        self, net: Callable[..., Any], path: PhaseBridge, sigma_data: float = 1.0, hears: Hearing = "c_noise"
+    ) -> None:
+        super().__init__()
+        self.net, self.path, self.sigma_data, self.hears = net, path, sigma_data, hears
+
+    def forward(self, x_t: Tree, t: Level, cond: Any = None) -> Any:
+        """The expected clean x; the field `"v"` is 0."""
+        self.path.check(t)
+        return self.estimate(x_t, t, cond).x
+
+    def estimate(self, x_t: Tree, t: Level, cond: Any = None) -> Estimate:
+        """See the class."""
+        x, v = cast(Any, x_t)["x"], cast(Any, x_t)["v"]
+        log_snr = self.path.log_snr(t)
+        told = _spread(log_snr if self.hears == "log_snr" else -0.125 * log_snr, x)
+        joined = torch.cat([x, v], -1)
+        f = self.net(joined, told) if cond is None else self.net(joined, told, cond)
+        left = scaled(self._spread_left(t), f)
+        return Estimate({"x": x + scaled(t, v) + left, "v": torch.zeros_like(x)})
+
+    def _spread_left(self, t: Level) -> Any:
+        """The standard deviation of `x_1 - x - t v`."""
+        u = torch.as_tensor(t, dtype=torch.float64)
+        row = torch.stack([torch.ones_like(u), u], -1)[..., None, :]
+        mean = 1 - (row @ self.path.M(u))[..., 0, 0]
+        spread = (row @ self.path.covariance(u) @ row.mT)[..., 0, 0]
+        return (mean**2 * self.sigma_data**2 + spread).sqrt()
 
     def prepare(self, cond: Any) -> Any:
         """The network's own encoding of the condition, where it has one."""

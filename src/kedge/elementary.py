@@ -66,8 +66,8 @@ def clip(value: Level, low: float, high: float) -> Any:
     return value.clamp(low, high) if isinstance(value, Tensor) else min(max(value, low), high)
 
 
-def where(condition: Any, yes: Level, no: Level) -> Any:
-    """Chooses entry by entry, or at once where the condition is a plain truth value."""
+def where(condition: Any, yes: Any, no: Any) -> Any:
+    """Chooses entry by entry, or at once, whatever stands there, where the condition is a plain truth value."""
     if not isinstance(condition, Tensor):
         return yes if condition else no
     like = next((v for v in (yes, no) if isinstance(v, Tensor)), torch.zeros((), dtype=torch.float64))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from kedge.elementary import Level
+from kedge.matrix import Matrix
 from kedge.noise import SLOTS, Noise, normal_like
 from kedge.tree import Tree, lead, take, tree_map
 
@@ -156,6 +157,49 @@ class Exploring(Gaussian):
         """The kernels of the samples at `index`."""
         return replace(
             self, mean=take(self.mean, index), std=_taken(self.std, index), spread=_taken(self.spread, index)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Correlated:
+    """`N(mean, L L^T)` with L lower triangular, along the last axis or over the fields: see `Matrix`.
+
+    An entry's share of the log-density and of divergences is that of the entry given those before it.
+    """
+
+    mean: Tree
+    root: Matrix
+
+    @property
+    def variance(self) -> Tree:
+        """The diagonal of `L L^T`, per entry."""
+        return (self.root * Matrix(self.root.values.mT)).diagonal(self.mean)
+
+    def draw(self, noise: Noise, step: int, slot: int = 0) -> Tree:
+        """`mean + L z`."""
+        return tree_map(torch.add, self.mean, self.root(normal_like(self.mean, noise, step, slot)))
+
+    def log_prob(self, x: Tree) -> Tree:
+        """`-z^2 / 2 - log L_ii - log(2 pi) / 2` with `z = L^-1 (x - mean)`, per entry."""
+        z = self.root.solve(tree_map(lambda x, mean: _wide(x) - _wide(mean), x, self.mean))
+        return tree_map(lambda z, d: -0.5 * z**2 - d.log() - 0.5 * math.log(2 * math.pi), z, self.root.diagonal(z))
+
+    def kl(self, other: Kernel) -> Tree:
+        """With `D = L'^-1 L` and `z = L'^-1 (mean - mean')`: `(sum_j D_ij^2 + z_i^2 - 1) / 2 - log D_ii`, per entry."""
+        if not isinstance(other, Correlated):
+            raise NoDensityError(
+                f"no divergence between a Correlated and a {type(other).__name__}: both must be of one path"
+            )
+        D = Matrix(torch.linalg.solve(other.root.values, self.root.values))
+        z = other.root.solve(tree_map(lambda a, b: _wide(a) - _wide(b), self.mean, other.mean))
+        spread = (D * Matrix(D.values.mT)).diagonal(z)
+        return tree_map(lambda z, v, d: 0.5 * (v + z**2 - 1) - d.log(), z, spread, D.diagonal(z))
+
+    def take(self, index: Tensor) -> Correlated:
+        """The kernels of the samples at `index`."""
+        values = self.root.values
+        return Correlated(
+            take(self.mean, index), Matrix(values.index_select(0, index)) if values.ndim > 2 else self.root
         )
 
 

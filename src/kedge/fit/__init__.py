@@ -1,6 +1,7 @@
 """Fitting a denoiser: draws, their law, what an error counts, and the loss."""
 
 from kedge.fit import proposals, weightings
+from kedge.fit.bound import variational_bound
 from kedge.fit.draw import Draw, Proposal
 from kedge.fit.error import Space, denoising_error, level_error, per_clean
 from kedge.fit.loss import DenoisingLoss, Example, unpack
@@ -18,5 +19,6 @@ __all__ = [
     "per_clean",
     "proposals",
     "unpack",
+    "variational_bound",
     "weightings",
 ]

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from kedge import elementary as el
 from kedge.elementary import Level
-from kedge.kernels import Gaussian, Kernel, Point
+from kedge.kernels import Correlated, Gaussian, Kernel, Point
+from kedge.matrix import Matrix
 from kedge.noise import Noise, Seeds, normal_like
 from kedge.tree import Tree, first_leaf, lead, tree_map
 
@@ -37,8 +38,10 @@ def scaled(coefficient: Level, x: Tensor) -> Tensor:
     return torch.add(_ZERO, x, alpha=coefficient)
 
 
-def affine(a: Level, x: Tree, b: Level, y: Tree) -> Any:
-    """`a x + b y`, leaf by leaf."""
+def affine(a: Level | Matrix, x: Tree, b: Level | Matrix, y: Tree) -> Any:
+    """`a x + b y`, leaf by leaf, unless one of them is a matrix."""
+    if isinstance(a, Matrix) or isinstance(b, Matrix):
+        return tree_map(torch.add, times(a, x), times(b, y))
     if (
         isinstance(x, Tensor) and isinstance(y, Tensor) and not isinstance(b, Tensor)
     ):  # one level: the hot path of a walk
@@ -46,8 +49,15 @@ def affine(a: Level, x: Tree, b: Level, y: Tree) -> Any:
     return tree_map(lambda x, y: scaled(a, x) + scaled(b, y), x, y)
 
 
-def combine(*terms: tuple[Level, Tree]) -> Any:
-    """The sum of `coefficient x` over the terms, leaf by leaf."""
+def times(coefficient: Level | Matrix, x: Tree) -> Any:
+    """`coefficient x`, of a number, of levels or of a matrix."""
+    return coefficient(x) if isinstance(coefficient, Matrix) else tree_map(lambda leaf: scaled(coefficient, leaf), x)
+
+
+def combine(*terms: tuple[Level | Matrix, Tree]) -> Any:
+    """The sum of `coefficient x` over the terms, leaf by leaf, unless one of them is a matrix."""
+    if any(isinstance(a, Matrix) for a, _ in terms):
+        return tree_map(lambda *leaves: sum(leaves[1:], leaves[0]), *(times(a, x) for a, x in terms))
     if isinstance(terms[0][1], dict):
         return {name: combine(*((b, y[name]) for b, y in cast(Any, terms))) for name in terms[0][1]}
     (a, x), *others = cast(Any, terms)
@@ -87,7 +97,6 @@ class GaussianPath(ABC):
         """`log(alpha^2 / sigma^2)`: infinite at time 0. A path may say it in a form of its own that rounds less."""
         return 2 * (el.log(self.alpha(t)) - el.log(self.sigma(t)))
 
-    @final
     def noise_scale(self, t: Level) -> Any:
         """`sigma / alpha`."""
         return el.ratio(self.sigma(t), self.alpha(t))
@@ -97,7 +106,6 @@ class GaussianPath(ABC):
         """The time at which `sigma / alpha` has this value."""
         return self.time_of(-2 * el.log(noise_scale))
 
-    @final
     def prior(
         self,
         shape: Sequence[int] | Mapping[str, Sequence[int]],
@@ -125,7 +133,6 @@ class GaussianPath(ABC):
         """z for `perturb`."""
         return normal_like(x, noise, step, slot)
 
-    @final
     def perturb(self, x: Tree, t: Level, z: Tree | None = None) -> Any:
         """`x_t = alpha x + sigma z`; z from torch's generator where none is given."""
         self.check(t)
@@ -143,7 +150,6 @@ class GaussianPath(ABC):
 
     # Conversions: every quantity is affine in the clean estimate.
 
-    @final
     def to_clean(self, have: Quantity, t: Level) -> tuple[Any, Any]:
         """`(c, d)` with `x_hat = c x_t + d value`."""
         alpha, sigma = self.alpha(t), self.sigma(t)
@@ -161,7 +167,6 @@ class GaussianPath(ABC):
             return el.where(clean, el.ratio(1.0, alpha), c), el.where(clean, 0.0, d)
         raise ValueError(f"unknown quantity {have!r}: one of {', '.join(get_args(Quantity))}")
 
-    @final
     def from_clean(self, want: Quantity, t: Level) -> tuple[Any, Any]:
         """`(a, b)` with `value = a x_t + b x_hat`; `z_hat = (x_t - alpha x_hat) / sigma` carries all of them."""
         alpha, sigma = self.alpha(t), self.sigma(t)
@@ -184,6 +189,10 @@ class GaussianPath(ABC):
         x_hat = value if have == "clean" else affine(*_pair(self.to_clean(have, t), x_t, value))
         return x_hat if want == "clean" else affine(*_pair(self.from_clean(want, t), x_t, x_hat))
 
+    def information(self, t: Level) -> Any:
+        """What x_t tells of x, `alpha^2 / sigma^2`: the precision of x given x_t alone."""
+        return el.exp(self.log_snr(t))
+
     @final
     def drift(self, x_t: Tree, x_hat: Tree, t: Level) -> Any:
         """The velocity dx_t/dt of the probability flow."""
@@ -191,7 +200,6 @@ class GaussianPath(ABC):
 
     # Transitions.
 
-    @final
     def bridge(self, t: Level, s: Level, eta: float = 1.0) -> tuple[Any, Any, Any]:
         """`(a, b, std)` of `x_s = a x_t + b x_hat + std z` for s <= t: DDIM's family, where `eta = 1` is the posterior
         `q(x_s | x_t, x = x_hat)` and `eta = 0` the probability flow. Entries with s == t stay as they are.
@@ -226,7 +234,6 @@ class GaussianPath(ABC):
         a, b, std = self.bridge(t, s)
         return lambda x_t, x_hat: transition(affine(a, x_t, b, x_hat), std)
 
-    @final
     def up(self, x_s: Tree, s: Level, t: Level) -> Kernel:
         """`q(x_t | x_s) = N(r x_s, sigma_t^2 (1 - SNR_t / SNR_s))` with `r = alpha_t / alpha_s`, for t >= s."""
         r = el.ratio(self.alpha(t), self.alpha(s))
@@ -239,8 +246,10 @@ class GaussianPath(ABC):
         return tree_map(lambda a, b: (a - b) ** 2, x_hat, x)
 
 
-def transition(mean: Tree, std: Level) -> Kernel:
+def transition(mean: Tree, std: Level | Matrix) -> Kernel:
     """A Gaussian kernel, or a point where nothing is random."""
+    if isinstance(std, Matrix):
+        return Correlated(mean, std)
     return Gaussian(mean, std) if isinstance(std, Tensor) or std > 0 else Point(mean)
 
 

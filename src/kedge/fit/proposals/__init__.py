@@ -2,6 +2,12 @@
 
 from kedge.fit.proposals.log_normal import LogNormal
 from kedge.fit.proposals.logit_normal import LogitNormal
+from kedge.fit.proposals.paced import PacedLevels
 from kedge.fit.proposals.uniform import Uniform
 
-__all__ = ["LogNormal", "LogitNormal", "Uniform"]
+__all__ = [
+    "LogNormal",
+    "LogitNormal",
+    "PacedLevels",
+    "Uniform",
+]

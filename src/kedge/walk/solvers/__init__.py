@@ -4,6 +4,16 @@ from kedge.walk.solvers.ddim import DDIM
 from kedge.walk.solvers.ddpm import DDPM
 from kedge.walk.solvers.dpm_solver_pp import DPMSolverPP
 from kedge.walk.solvers.euler import Euler
+from kedge.walk.solvers.free_sde import FreeSDE
 from kedge.walk.solvers.heun import Heun
+from kedge.walk.solvers.linear_multistep import LinearMultistep
 
-__all__ = ["DDIM", "DDPM", "DPMSolverPP", "Euler", "Heun"]
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "DPMSolverPP",
+    "Euler",
+    "FreeSDE",
+    "Heun",
+    "LinearMultistep",
+]
