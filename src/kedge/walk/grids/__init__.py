@@ -7,9 +7,22 @@ from kedge.walk.grids.jumps import Handover, Jumps
 from kedge.walk.grids.levels import Grid, Levels
 from kedge.walk.grids.log_snr import LogSNR
 from kedge.walk.grids.noised import Noised
+from kedge.walk.grids.restart import Restart
 from kedge.walk.grids.rho import Rho
 from kedge.walk.grids.uniform import Uniform
 
 __all__ = [
-    "Again", "Below", "Churned", "Cosine", "Grid", "Handover", "Jumps", "Levels", "LogSNR", "Noised", "Rho", "Uniform",
-]  # fmt: skip
+    "Again",
+    "Below",
+    "Churned",
+    "Cosine",
+    "Grid",
+    "Handover",
+    "Jumps",
+    "Levels",
+    "LogSNR",
+    "Noised",
+    "Restart",
+    "Rho",
+    "Uniform",
+]

@@ -1,9 +1,25 @@
 """How a step is made. A file a solver."""
 
+from kedge.walk.solvers.adams_bashforth import AdamsBashforth
+from kedge.walk.solvers.adaptive import Adaptive
 from kedge.walk.solvers.ddim import DDIM
 from kedge.walk.solvers.ddpm import DDPM
+from kedge.walk.solvers.deis import DEIS
+from kedge.walk.solvers.dpm_solver import DPMSolver
 from kedge.walk.solvers.dpm_solver_pp import DPMSolverPP
 from kedge.walk.solvers.euler import Euler
 from kedge.walk.solvers.heun import Heun
+from kedge.walk.solvers.unipc import UniPC
 
-__all__ = ["DDIM", "DDPM", "DPMSolverPP", "Euler", "Heun"]
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "DEIS",
+    "AdamsBashforth",
+    "Adaptive",
+    "DPMSolver",
+    "DPMSolverPP",
+    "Euler",
+    "Heun",
+    "UniPC",
+]
