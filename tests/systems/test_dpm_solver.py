@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -61,7 +62,7 @@ def step(x: Tensor, lam: float, to: float, order: int) -> Tensor:
 def test_the_papers_formulas(order: int) -> None:
     scales = [5.0, 2.0, 0.5, 0.1]
     x = expected = start(VP, VP.time_at(5.0), (4, 2))
-    for one, other in zip(scales, scales[1:], strict=False):
+    for one, other in pairwise(scales):
         expected = step(expected, -math.log(one), -math.log(other), order)
     got = kedge.sample(D, x, Levels(levels_of(VP, scales)), DPMSolver(order))
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-11)
@@ -182,5 +183,5 @@ def test_a_step_is_chosen_by_the_papers_rule() -> None:
 
 
 def test_it_gives_up_in_one_line() -> None:
-    with pytest.raises(ValueError, match="^Adaptive: 30 evaluations do not reach the level"):
+    with pytest.raises(ValueError, match=r"^Adaptive: 30 evaluations do not reach the level"):
         kedge.sample(D, VP.prior((2, 2)), LogSNR(2), Adaptive(3, 1e-6, 1e-6, most=30))

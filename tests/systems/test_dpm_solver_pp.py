@@ -37,7 +37,8 @@ def test_order_2_is_that_of_diffusers(form: Any, multistep: bool) -> None:
     expected = walked(lambda: of(**settings), scales, D, x)
     levels = levels_of(VP, scales if multistep else scales[::2])
     got = kedge.sample(D, x, Levels(levels), DPMSolverPP(2, multistep, form=form))
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+    # diffusers' multistep takes the sample through float32
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-6 if multistep else 1e-10)
 
 
 WHOLE = GaussianMixture([0.5, 0.5], torch.tensor([[-0.5, 0.0], [0.5, 0.2]], dtype=torch.float64), [0.02, 0.03])

@@ -141,7 +141,7 @@ def test_its_order_on_a_mixture(line: str) -> None:
 
 @those(order=4)
 def test_its_order_on_a_gaussian(line: str) -> None:
-    """Of order 4, which takes finer steps to be seen. The flow is known: `(x / alpha - mean) / sqrt(v + scale^2)` stays."""
+    """Of order 4, seen with finer steps. The flow is known: `(x / alpha - mean) / sqrt(v + scale^2)` stays."""
     path, n = PATHS["Trig"], 80
     D, x = Factorised(path), torch.linspace(-2, 2, 5, dtype=f64)[:, None]
     exact = D.mean + (x / path.alpha(path.time_at(HIGH)) - D.mean) * math.sqrt((0.5 + LOW**2) / (0.5 + HIGH**2))

@@ -35,8 +35,8 @@ class Bound:
 
 
 def bound(denoiser: Any, x: Tree, levels: list[float], seeds: Seeds = None, cond: Any = None) -> Bound:
-    """The negative evidence lower bound of samples of data under a walk of `DDPM` over these levels, with fresh noise at
-    each of them (Ho, Jain and Abbeel, 2020, eq. 5; Sohl-Dickstein et al., 2015). On the path's own posteriors,
+    """The negative evidence lower bound of samples of data under a walk of `DDPM` over these levels, with fresh noise
+    at each of them (Ho, Jain and Abbeel, 2020, eq. 5; Sohl-Dickstein et al., 2015). On the path's own posteriors,
 
         KL(q(x_s | x_t, x) | p(x_s | x_t)) = (SNR_s - SNR_t) / 2 |x - x_hat(x_t)|^2
 

@@ -50,7 +50,7 @@ class Tabled(GaussianPath):
 
     @classmethod
     def of_betas(cls, betas: Sequence[float] | Tensor) -> Tabled:
-        """From the variances `beta_t` of the discrete steps `q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t)`."""
+        """From the variances `beta_t` of the steps, `q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t)`."""
         return cls.of((1 - torch.as_tensor(betas, dtype=torch.float64)).cumprod(0))
 
     @classmethod

@@ -37,9 +37,9 @@ class Staged(NamedTuple):
 @dataclass(frozen=True)
 class DPMSolver:
     """The Taylor expansion of the noise in lambda, half the log-SNR, integrated exactly against `e^-lambda`, with
-    derivatives from inner points of the step (Lu et al., "DPM-Solver", NeurIPS 2022, eq. 3.7, algorithms 1 and 2). With h the
-    step in lambda, r_1 = 1/2 in order 2, r_1 = 1/3 and r_2 = 2/3 in order 3, and D_k what the noise at the k-th inner
-    point is more than that at x_t:
+    derivatives from inner points of the step (Lu et al., "DPM-Solver", NeurIPS 2022, eq. 3.7, algorithms 1 and 2). With
+    h the step in lambda, r_1 = 1/2 in order 2, r_1 = 1/3 and r_2 = 2/3 in order 3, and D_k what the noise at the k-th
+    inner point is more than that at x_t:
 
         1:  x_s = alpha_s / alpha_t x_t - sigma_s (e^h - 1) z_0
         2:  ... - sigma_s / (2 r_1) (e^h - 1) D_1
