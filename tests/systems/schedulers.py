@@ -6,11 +6,15 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import diffusers
 import torch
 from torch import Tensor
 
 from kedge.paths import GaussianPath
 from walk.oracles import f64
+
+PEERS: Any = diffusers
+"""Its own annotations say less than it exports."""
 
 
 def levels_of(path: GaussianPath, scales: list[float]) -> list[float]:

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import IPNDMScheduler
 from torch import Tensor
 
 import kedge
 from kedge.walk.grids import Levels
 from kedge.walk.solvers import AdamsBashforth, DPMSolver
-from systems.schedulers import levels_of, noise_of
+from systems.schedulers import PEERS, levels_of, noise_of
 from walk.oracles import PATHS, Spy, geometric, mixture, start
 
 pytestmark = pytest.mark.system
@@ -28,7 +27,7 @@ def ipndm(scales: list[float], D: Any, x: Tensor) -> Tensor:
     """Diffusers' on these noise scales: in its tables are a path's alpha and sigma, called alphas and betas."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scheduler = IPNDMScheduler(len(scales) - 1)
+        scheduler = PEERS.IPNDMScheduler(len(scales) - 1)
     times = levels_of(VP, scales)
     scheduler.alphas = torch.tensor([VP.alpha(t) for t in times], dtype=torch.float64)
     scheduler.betas = torch.tensor([VP.sigma(t) for t in times], dtype=torch.float64)

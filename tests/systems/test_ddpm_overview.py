@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 import kedge
@@ -19,6 +18,7 @@ from kedge.fit import bound
 from kedge.paths import Tabled, VariancePreserving
 from kedge.walk.grids import LogSNR, Uniform
 from kedge.walk.solvers import DDIM, DDPM
+from systems.schedulers import PEERS
 from walk.oracles import Factorised, f64, mixture, normals, start
 
 pytestmark = pytest.mark.system
@@ -38,11 +38,11 @@ def test_the_tables() -> None:
     for k in (1, 2, 50, T):
         assert PATH.alpha(time(k)) ** 2 == pytest.approx(float(ABAR[k - 1]), rel=1e-12)
         assert PATH.sigma(time(k)) ** 2 == pytest.approx(1 - float(ABAR[k - 1]), rel=1e-12)
-    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    scheduler = PEERS.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     cosine = Tabled.cosine()
     for k in (1, 10, 500, 900):
         assert cosine.alpha(k / 1000) ** 2 == pytest.approx(float(scheduler.alphas_cumprod[k - 1]), rel=1e-4)
-    assert Tabled.linear().alpha(1.0) ** 2 == pytest.approx(float(DDPMScheduler().alphas_cumprod[-1]), rel=1e-3)
+    assert Tabled.linear().alpha(1.0) ** 2 == pytest.approx(float(PEERS.DDPMScheduler().alphas_cumprod[-1]), rel=1e-3)
 
 
 @pytest.mark.parametrize("k", [2, 40, T])
@@ -78,7 +78,7 @@ def test_generation_is_the_textbooks() -> None:
 
 
 def test_a_step_has_the_mean_of_diffusers() -> None:
-    scheduler = DDPMScheduler(T, trained_betas=BETA.tolist(), clip_sample=False)
+    scheduler = PEERS.DDPMScheduler(T, trained_betas=BETA.tolist(), clip_sample=False)
     scheduler.alphas_cumprod, scheduler.alphas, scheduler.betas = ABAR, 1 - BETA, BETA
     x, D, k = start(PATH, time(60), (4, 2)), Factorised(PATH), 60
     eps = (x - PATH.alpha(time(k)) * D(x, time(k))) / PATH.sigma(time(k))

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DEISMultistepScheduler
 
 import kedge
 from kedge.walk.grids import Levels
 from kedge.walk.solvers import DDIM, DEIS, DPMSolver
-from systems.schedulers import falling, levels_of, noise_of, walked
+from systems.schedulers import PEERS, falling, levels_of, noise_of, walked
 from walk.oracles import PATHS, mixture, start
 
 pytestmark = pytest.mark.system
@@ -27,7 +26,7 @@ SCALES = falling(4.0, 0.1, 8)
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_over_log_snr_it_is_that_of_diffusers(order: Any) -> None:
     D, x = mixture().denoiser(VP), start(VP, VP.time_at(4.0), (4, 2))
-    expected = walked(lambda: DEISMultistepScheduler(solver_order=order, lower_order_final=False), SCALES, D, x)
+    expected = walked(lambda: PEERS.DEISMultistepScheduler(solver_order=order, lower_order_final=False), SCALES, D, x)
     got = kedge.sample(D, x, Levels(levels_of(VP, SCALES)), DEIS(order, "log_snr"))
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
 

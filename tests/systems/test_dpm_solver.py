@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverSinglestepScheduler
 from torch import Tensor
 
 import kedge
 from kedge.paths import GaussianPath
 from kedge.walk.grids import Levels, LogSNR
 from kedge.walk.solvers import DDIM, Adaptive, DPMSolver, Euler
-from systems.schedulers import levels_of, walked
+from systems.schedulers import PEERS, levels_of, walked
 from walk.oracles import PATHS, Factorised, geometric, mixture, start
 
 pytestmark = pytest.mark.system
@@ -73,7 +72,7 @@ def test_order_2_is_that_of_diffusers() -> None:
     scales = [4.0 * (0.1 / 4.0) ** (i / 8) for i in range(9)]
 
     def scheduler() -> Any:
-        return DPMSolverSinglestepScheduler(
+        return PEERS.DPMSolverSinglestepScheduler(
             solver_order=2, algorithm_type="dpmsolver", lower_order_final=False, final_sigmas_type="sigma_min"
         )
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler
 from torch import Tensor
 
 import kedge
@@ -16,7 +15,7 @@ from kedge.exact import GaussianMixture
 from kedge.walk.grids import Levels, LogSNR
 from kedge.walk.hooks import Record, Threshold
 from kedge.walk.solvers import DDIM, DPMSolver, DPMSolverPP
-from systems.schedulers import falling, levels_of, walked
+from systems.schedulers import PEERS, falling, levels_of, walked
 from walk.oracles import PATHS, mixture, start
 
 pytestmark = pytest.mark.system
@@ -32,7 +31,7 @@ def test_order_2_is_that_of_diffusers(form: Any, multistep: bool) -> None:
     """Singlestep inner points are levels of the grid there: here those half way in log-SNR."""
     D, x = mixture().denoiser(VP), start(VP, VP.time_at(4.0), (4, 2))
     scales = falling(4.0, 0.1, 8) if multistep else [4.0 * (0.1 / 4.0) ** (i / 8) for i in range(9)]
-    of = DPMSolverMultistepScheduler if multistep else DPMSolverSinglestepScheduler
+    of = PEERS.DPMSolverMultistepScheduler if multistep else PEERS.DPMSolverSinglestepScheduler
     settings = {"solver_type": SOLVER_TYPE[form], "lower_order_final": False, "final_sigmas_type": "sigma_min"}
     expected = walked(lambda: of(**settings), scales, D, x)
     levels = levels_of(VP, scales if multistep else scales[::2])
@@ -77,7 +76,9 @@ def test_guided_fifteen_evaluations() -> None:
 def test_thresholded_estimates_stay_in_the_box(quantile: float | None) -> None:
     record, x = Record(), VP.prior((64, 2), 0, dtype=torch.float64)
     walk = kedge.Walk(Guided(), DPMSolverPP(2), LogSNR(15), [Threshold(1.0, quantile), record])
-    ends = [walk.run(x).x] + [step.estimate.x for step in record.steps]
+    end: Any = walk.run(x).x
+    steps: Any = record.steps
+    ends: list[Any] = [end, *(step.estimate.x for step in steps)]
     assert len(ends) == 16
     assert max(float(end.abs().max()) for end in ends) <= 1.0
     assert float(kedge.sample(Guided(), x, LogSNR(15), DPMSolverPP(2)).abs().max()) > 1.0

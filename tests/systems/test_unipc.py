@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler
 
 import kedge
 from kedge.walk.grids import Levels, LogSNR
 from kedge.walk.hooks import Pin
 from kedge.walk.solvers import DPMSolverPP, UniPC
-from systems.schedulers import falling, levels_of, walked
+from systems.schedulers import PEERS, falling, levels_of, walked
 from walk.oracles import PATHS, Factorised, geometric, mixture, start
 
 pytestmark = pytest.mark.system
@@ -28,7 +27,7 @@ def test_it_is_that_of_diffusers(order: Any, b: Any) -> None:
     D, x, scales = mixture().denoiser(VP), start(VP, VP.time_at(4.0), (4, 2)), falling(4.0, 0.1, 8)
 
     def make() -> Any:
-        return UniPCMultistepScheduler(solver_order=order, solver_type=b, lower_order_final=False)
+        return PEERS.UniPCMultistepScheduler(solver_order=order, solver_type=b, lower_order_final=False)
 
     got = kedge.sample(D, x, Levels(levels_of(VP, scales)), UniPC(order, b))
     torch.testing.assert_close(got, walked(make, scales, D, x), rtol=0, atol=1e-10)
