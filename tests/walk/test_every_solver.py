@@ -239,7 +239,8 @@ D = kedge.Denoiser(Net(), path, "clean")
 x = torch.randn(4, 2, dtype=torch.float64)
 for line in LINES:
     torch._dynamo.reset()
-    walk = lambda x: kedge.sample(D, x, kedge.grids.LogSNR(5), eval(line), seeds=3)
+    solver = eval(line)
+    walk = lambda x: kedge.sample(D, x, kedge.grids.LogSNR(5), solver, seeds=3)
     torch.testing.assert_close(torch.compile(walk, backend="eager", fullgraph=True)(x), walk(x), rtol=0, atol=1e-12)
     print(line)
 """
