@@ -15,7 +15,7 @@ from torch.autograd.functional import jacobian
 import kedge
 from kedge import grids, solvers
 from kedge.exact import GaussianMixture, LinearMixture
-from kedge.fit import variational_bound
+from kedge.fit import bound
 from kedge.kernels import Correlated
 from kedge.paths import Flexible, LearnedFlexible, LinearPath, Pace, VariancePreserving
 from kedge.walk import Solver
@@ -77,8 +77,8 @@ def test_without_both_it_is_variance_preserving(solver: Solver) -> None:
 
 def test_without_both_its_bound_is_that_of_variance_preserving() -> None:
     x, levels = mixture().sample(64, 1), (0.99, 0.5, 0.2, 0.05)
-    ours = variational_bound(LinearMixture(mixture(), PLAIN), x, levels, seeds=0)
-    theirs = variational_bound(mixture().denoiser(VP), x, levels, seeds=0)
+    ours = bound(LinearMixture(mixture(), PLAIN), x, levels, seeds=0).total
+    theirs = bound(mixture().denoiser(VP), x, levels, seeds=0).total
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
@@ -170,18 +170,18 @@ def learned(law: str, steps: int) -> LinearPath:
     for i in range(steps):
         adam.zero_grad()
         exact = LinearMixture(LAWS[law], model.path)
-        variational_bound(exact, LAWS[law].sample(128, i), LEVELS, seeds=i).mean().backward()
+        bound(exact, LAWS[law].sample(128, i), LEVELS, seeds=i).total.mean().backward()
         adam.step()
     return Flexible(model.path.R.detach(), model.path.omega.detach())
 
 
-def bound(path: LinearPath, law: str) -> float:
-    return float(variational_bound(LinearMixture(LAWS[law], path), LAWS[law].sample(4000, 7), LEVELS, seeds=8).mean())
+def nats_of(path: LinearPath, law: str) -> float:
+    return float(bound(LinearMixture(LAWS[law], path), LAWS[law].sample(4000, 7), LEVELS, seeds=8).total.mean())
 
 
 def check_learned(law: str, steps: int) -> None:
     exact = -float(LAWS[law].log_prob(LAWS[law].sample(4000, 7)).mean())
-    ours, theirs = bound(learned(law, steps), law), bound(PLAIN, law)
+    ours, theirs = nats_of(learned(law, steps), law), nats_of(PLAIN, law)
     assert exact < ours < theirs - 0.15
 
 

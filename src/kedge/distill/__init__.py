@@ -9,6 +9,14 @@ from kedge.distill.layers import QuantisedLayer
 from kedge.distill.quantise import entering, quantised, requantised
 
 __all__ = [
-    "AffineCodes", "Asked", "NormalSteps", "QuantisedLayer", "asked_on_walks", "entering", "in_integers",
-    "least_squares", "quantised", "requantised",
+    "AffineCodes",
+    "Asked",
+    "NormalSteps",
+    "QuantisedLayer",
+    "asked_on_walks",
+    "entering",
+    "in_integers",
+    "least_squares",
+    "quantised",
+    "requantised",
 ]  # fmt: skip

@@ -11,6 +11,15 @@ from kedge.guide.relay import Relay
 from kedge.guide.toward import Toward
 
 __all__ = [
-    "ClassifierFree", "Clear", "Composed", "Gradient", "Guide", "KeepOut", "Relay", "ToldWeight", "Toward",
-    "TowardPolicy", "keep_out",
+    "ClassifierFree",
+    "Clear",
+    "Composed",
+    "Gradient",
+    "Guide",
+    "KeepOut",
+    "Relay",
+    "ToldWeight",
+    "Toward",
+    "TowardPolicy",
+    "keep_out",
 ]  # fmt: skip

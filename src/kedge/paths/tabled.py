@@ -48,6 +48,25 @@ class Tabled(GaussianPath):
             )
         return cls(tuple((table.log() - torch.log1p(-table)).tolist()))
 
+    @classmethod
+    def of_betas(cls, betas: Sequence[float] | Tensor) -> Tabled:
+        """From the variances `beta_t` of the steps, `q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t)`."""
+        return cls.of((1 - torch.as_tensor(betas, dtype=torch.float64)).cumprod(0))
+
+    @classmethod
+    def linear(cls, n: int = 1000, first: float = 1e-4, last: float = 0.02) -> Tabled:
+        """Betas in even steps: Ho, Jain and Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020."""
+        return cls.of_betas(torch.linspace(first, last, n, dtype=torch.float64))
+
+    @classmethod
+    def cosine(cls, n: int = 1000, offset: float = 0.008, most: float = 0.999) -> Tabled:
+        """`prod (1 - beta) = cos^2((t + offset) / (1 + offset) pi / 2)`, over its value at 0, with betas of at most
+        `most`: Nichol and Dhariwal, "Improved denoising diffusion probabilistic models", ICML 2021, eq. 17.
+        """
+        t = torch.linspace(0, 1, n + 1, dtype=torch.float64)
+        f = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
+        return cls.of_betas((1 - f[1:] / f[:-1]).clamp(max=most))
+
     @property
     def n(self) -> int:
         """Steps of the table."""

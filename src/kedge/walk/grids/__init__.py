@@ -8,6 +8,7 @@ from kedge.walk.grids.levels import Grid, Levels
 from kedge.walk.grids.log_snr import LogSNR
 from kedge.walk.grids.noised import Noised
 from kedge.walk.grids.paced import Paced
+from kedge.walk.grids.restart import Restart
 from kedge.walk.grids.rho import Rho
 from kedge.walk.grids.uniform import Uniform
 
@@ -23,6 +24,7 @@ __all__ = [
     "LogSNR",
     "Noised",
     "Paced",
+    "Restart",
     "Rho",
     "Uniform",
 ]

@@ -1,19 +1,29 @@
 """How a step is made. A file a solver."""
 
+from kedge.walk.solvers.adams_bashforth import AdamsBashforth
+from kedge.walk.solvers.adaptive import Adaptive
 from kedge.walk.solvers.ddim import DDIM
 from kedge.walk.solvers.ddpm import DDPM
+from kedge.walk.solvers.deis import DEIS
+from kedge.walk.solvers.dpm_solver import DPMSolver
 from kedge.walk.solvers.dpm_solver_pp import DPMSolverPP
 from kedge.walk.solvers.euler import Euler
 from kedge.walk.solvers.free_sde import FreeSDE
 from kedge.walk.solvers.heun import Heun
 from kedge.walk.solvers.linear_multistep import LinearMultistep
+from kedge.walk.solvers.unipc import UniPC
 
 __all__ = [
     "DDIM",
     "DDPM",
+    "DEIS",
+    "AdamsBashforth",
+    "Adaptive",
+    "DPMSolver",
     "DPMSolverPP",
     "Euler",
     "FreeSDE",
     "Heun",
     "LinearMultistep",
+    "UniPC",
 ]

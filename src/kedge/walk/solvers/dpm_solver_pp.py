@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
-
-from torch import Tensor
+from typing import Any, Literal, NamedTuple, get_args
 
 from kedge import elementary as el
 from kedge.denoise import Estimator
@@ -15,13 +13,16 @@ from kedge.elementary import Level
 from kedge.kernels import Point
 from kedge.paths.gaussian import GaussianPath, combine, transition
 from kedge.tree import Tree
-from kedge.walk.solvers.exponential import Weights, weights
+from kedge.walk.solvers.exponential import Weights, ends, part_way, weights
 from kedge.walk.state import Density, State, Step
 
 REACH, SDE_REACH = 1000.0, 10.0
 """How many times its own length an earlier step may be extrapolated: over the flow, whose estimates differ by h and by
 rounding; and over the SDE, whose estimates differ by noise of size sqrt(h).
 """
+
+Form = Literal["midpoint", "taylor"]
+"""How a single slope is weighed: by half the weight of 1, or by its own integral."""
 
 
 class Multistep(NamedTuple):
@@ -51,23 +52,27 @@ class DPMSolverPP:
         sde: solve the reverse SDE rather than the probability flow; multistep only.
         start: how a multistep walk begins, where there are no earlier estimates yet: at `"lower"` orders, as usual and
             at no extra cost, which leaves order 3 at order 2 overall; or by single steps of its `"own"` order.
+        form: how order 2 weighs its slope: as the authors' midpoint form, by `w_0 / 2`, or by its integral, `w_1`.
 
     The last step, to clean, is of first order: it returns x_hat.
 
-    Order 2 is the authors' midpoint form, w_1 -> w_0 / 2. In order 3 the second divided difference is half the second
-    derivative, so that its weight is 2 w_2; the released code of 3M (and its copies) has w_2 there and is of order 2.
+    In order 3 the second divided difference is half the second derivative, so that its weight is 2 w_2; the released
+    code of 3M (and its copies) has w_2 there and is of order 2.
     """
 
     order: Literal[1, 2, 3] = 2
     multistep: bool = True
     sde: bool = False
     start: Literal["lower", "own"] = "lower"
+    form: Form = "midpoint"
 
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3):
             raise ValueError(f"DPM-Solver++ has order 1, 2 or 3, not {self.order}")
         if self.start not in ("lower", "own"):
             raise ValueError(f'start is "lower" or "own", not {self.start!r}')
+        if self.form not in get_args(Form):
+            raise ValueError(f'form is "midpoint" or "taylor", not {self.form!r}')
         if self.sde and self.order > 1 and not (self.multistep and self.start == "lower"):
             raise ValueError('the SDE is solved by multistep only: multistep=True, start="lower"')
 
@@ -91,11 +96,12 @@ class DPMSolverPP:
         self, path: GaussianPath, levels: Sequence[Level], ws: Sequence[Weights], i: int
     ) -> Multistep | Singlestep:
         starting = self.start == "own" and i < self.order - 1
-        inner = self.order > 1 and (starting or not self.multistep) and not _ends(levels[i + 1])
+        inner = self.order > 1 and (starting or not self.multistep) and not ends(levels[i + 1])
         if inner:
-            return (_two_stages if self.order == 2 else _three_stages)(path, levels[i], levels[i + 1], ws[i])
+            t, s = levels[i], levels[i + 1]
+            return two_stages(path, t, s, ws[i], self.form) if self.order == 2 else three_stages(path, t, s, ws[i])
         ks = [
-            _extrapolation(ws, i, n, SDE_REACH if self.sde else REACH)
+            _extrapolation(ws, i, n, SDE_REACH if self.sde else REACH, self.form)
             for n in range(1, (self.order if self.multistep else 1) + 1)
         ]
         return Multistep(ws[i].decay, ws[i].std, tuple(ks))
@@ -104,20 +110,12 @@ class DPMSolverPP:
         """One step. `memory` holds the latest estimates, newest first."""
         estimate = denoiser.estimate(state.x, state.t, state.cond)
         if isinstance(coefficients, Singlestep):
-            x = self._inner(denoiser, state, estimate.x, coefficients)
+            x = inner_steps(denoiser, state, estimate.x, coefficients)
             return Step(Point(x), self._remember(state.memory, estimate.x), estimate)
         decay, std, ks = coefficients
         known: list[Tree] = [estimate.x, *state.memory.values()][: len(ks)]
         x = combine((decay, state.x), *zip(ks[len(known) - 1], known, strict=True))
         return Step(transition(x, std), self._remember(state.memory, estimate.x), estimate)
-
-    def _inner(self, denoiser: Estimator, state: State, x_hat: Tree, plan: Singlestep) -> Tree:
-        estimates = [x_hat]
-        for time, (decay, *ks) in plan.stages:
-            x = combine((decay, state.x), *zip(ks, estimates, strict=True))
-            estimates.append(denoiser.estimate(x, time, state.cond).x)
-        decay, *ks = plan.final
-        return combine((decay, state.x), *zip(ks, estimates, strict=True))
 
     def _remember(self, memory: dict[str, Tree], x_hat: Tree) -> dict[str, Tree]:
         if self.order == 1 or not self.multistep:
@@ -126,11 +124,21 @@ class DPMSolverPP:
         return {f"x_hat_{n}": value for n, value in enumerate(kept)}
 
 
-def _extrapolation(ws: Sequence[Weights], i: int, known: int, reach: float) -> tuple[Any, ...]:
+def inner_steps(denoiser: Estimator, state: State, x_hat: Tree, plan: Singlestep) -> Any:
+    """x_s, by way of the inner points."""
+    estimates = [x_hat]
+    for time, (decay, *ks) in plan.stages:
+        x = combine((decay, state.x), *zip(ks, estimates, strict=True))
+        estimates.append(denoiser.estimate(x, time, state.cond).x)
+    decay, *ks = plan.final
+    return combine((decay, state.x), *zip(ks, estimates, strict=True))
+
+
+def _extrapolation(ws: Sequence[Weights], i: int, known: int, reach: float, form: Form) -> tuple[Any, ...]:
     """Coefficients of x_hat at the latest `known` levels in step i, with h_1 and h_2 the lengths of the steps before:
 
         D_1 = (x_0 - x_1) / h_1,    D_2 = (x_1 - x_2) / h_2
-        2M:  w_0 x_0 + w_0 / 2 h D_1
+        2M:  w_0 x_0 + w_0 / 2 h D_1, or with w_1 in place of w_0 / 2
         3M:  w_0 x_0 + w_1 h (D_1 + h_1 / (h_1 + h_2) (D_1 - D_2)) + 2 w_2 h^2 / (h_1 + h_2) (D_1 - D_2)
 
     Where an earlier step was too short to tell a slope (or none at all), the order falls for that entry.
@@ -142,7 +150,7 @@ def _extrapolation(ws: Sequence[Weights], i: int, known: int, reach: float) -> t
     h_1 = ws[i - 1].h
     slope_1 = _slope(h_1, w.h, reach)
     if known == 2:
-        k = 0.5 * w.w_0 * w.h * slope_1
+        k = (0.5 * w.w_0 if form == "midpoint" else w.w_1) * w.h * slope_1
         return w.w_0 + k, -k
     h_2 = ws[i - 2].h
     slope_2 = _slope(h_2, w.h, reach)
@@ -157,39 +165,30 @@ def _slope(earlier: Level, h: Level, reach: float) -> Any:
     return el.where(abs(earlier) * reach <= abs(h), 0.0, _inverse(earlier))
 
 
-def _two_stages(path: GaussianPath, t: Level, s: Level, w: Weights) -> Singlestep:
-    """2S with its inner point half way: `x_s = decay x_t + w_0 D(u)` (algorithm 1 of the paper, r = 1/2)."""
-    half = _part(path, t, s, 1 / 2)
+def two_stages(path: GaussianPath, t: Level, s: Level, w: Weights, form: Form = "midpoint") -> Singlestep:
+    """2S with its inner point half way: `x_s = decay x_t + w_0 D(u)` (algorithm 1 of the paper, r = 1/2), or with the
+    slope's integral, `x_s = decay x_t + w_0 x_0 + 2 w_1 (D(u) - x_0)`.
+    """
+    half = part_way(path, t, s, 1 / 2)
     u = weights(path, t, half)
-    k = el.where(s == 0, 0.0, w.w_0)
+    k = el.where(s == 0, 0.0, w.w_0 if form == "midpoint" else 2 * w.w_1)
     return Singlestep(stages=((half, (u.decay, u.w_0)),), final=(w.decay, w.w_0 - k, k))
 
 
-def _three_stages(path: GaussianPath, t: Level, s: Level, w: Weights) -> Singlestep:
+def three_stages(path: GaussianPath, t: Level, s: Level, w: Weights) -> Singlestep:
     """3S with inner points at r_1 = 1/3 and r_2 = 2/3 (Lu et al., "DPM-Solver", NeurIPS 2022, algorithm 2, in x_hat):
 
     u_1 = decay x_t + w_0 x_0
     u_2 = decay x_t + w_0 x_0 + r_2 / r_1 w_1 (D(u_1) - x_0)
     x_s = decay x_t + w_0 x_0 + w_1 / r_2 (D(u_2) - x_0)
     """
-    third, two_thirds = _part(path, t, s, 1 / 3), _part(path, t, s, 2 / 3)
+    third, two_thirds = part_way(path, t, s, 1 / 3), part_way(path, t, s, 2 / 3)
     u, v = weights(path, t, third), weights(path, t, two_thirds)
     k, m = 2 * v.w_1, 1.5 * w.w_1
     stages = (third, (u.decay, u.w_0)), (two_thirds, (v.decay, v.w_0 - k, k))
     return Singlestep(stages, final=(w.decay, w.w_0 - m, 0.0, m))
 
 
-def _part(path: GaussianPath, t: Level, s: Level, r: float) -> Any:
-    """The time a fraction r of the way from t to s, in log-SNR."""
-    log_snr = path.log_snr(t) + r * (path.log_snr(s) - path.log_snr(t))
-    return el.where(s == t, t, el.where(s == 0, 0.0, path.time_of(log_snr)))
-
-
 def _inverse(h: Level) -> Any:
     """`1 / h`, and 0 for 0."""
     return el.where(h == 0, 0.0, el.ratio(1.0, el.where(h == 0, 1.0, h)))
-
-
-def _ends(s: Level) -> bool:
-    """Whether the whole step goes to clean."""
-    return bool((s == 0).all()) if isinstance(s, Tensor) else s == 0

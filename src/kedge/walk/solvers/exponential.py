@@ -13,8 +13,11 @@ puts a polynomial in r for x_hat(r); the weights of 1, r and r^2 / 2 are, with q
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from kedge import elementary as el
 from kedge.elementary import Level
@@ -65,3 +68,37 @@ def weights(path: GaussianPath, t: Level, s: Level, kappa: int = 1) -> Weights:
         std=settle(sigma_s * el.sqrt(el.clip(1 - e * e, 0.0, 1.0)), 0.0, 0.0) if kappa > 1 else 0.0,
         h=settle(h, 0.0, 0.0),
     )
+
+
+def moments(q: Level, n: int) -> list[Any]:
+    """`J_m = int_0^1 e^{-q (1 - r)} r^m dr` for m < n: what an exponential step makes of a polynomial in r.
+
+    `q J_m = 1 - m J_{m-1}` cancels near q = 0; there it is the series `m! sum_j (-q)^j / (m + 1 + j)!`.
+    """
+    small = abs(q) < 1
+    if not isinstance(q, Tensor):
+        return _series(q, n) if small else _recurrence(q, n)
+    near, far = _series(el.where(small, q, 0.0), n), _recurrence(el.where(small, 1.0, q), n)
+    return [el.where(small, a, b) for a, b in zip(near, far, strict=True)]
+
+
+def _series(q: Any, n: int) -> list[Any]:
+    return [sum((-q) ** j * (math.factorial(m) / math.factorial(m + 1 + j)) for j in range(18)) for m in range(n)]
+
+
+def _recurrence(q: Any, n: int) -> list[Any]:
+    found = [-el.expm1(-q) / q]
+    for m in range(1, n):
+        found.append((1 - m * found[-1]) / q)
+    return found
+
+
+def part_way(path: GaussianPath, t: Level, s: Level, r: float) -> Any:
+    """The time a fraction r of the way from t to s, in log-SNR."""
+    log_snr = path.log_snr(t) + r * (path.log_snr(s) - path.log_snr(t))
+    return el.where(s == t, t, el.where(s == 0, 0.0, path.time_of(log_snr)))
+
+
+def ends(s: Level) -> bool:
+    """Whether the whole step goes to clean."""
+    return bool((s == 0).all()) if isinstance(s, Tensor) else s == 0

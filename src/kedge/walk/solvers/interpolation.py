@@ -1,0 +1,69 @@
+"""A polynomial through what earlier steps have left, integrated over the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kedge import elementary as el
+from kedge.elementary import Level
+
+REACH = 1000.0
+"""How many times its own length an earlier step may be extrapolated: beyond it, its slope is rounding."""
+
+
+def interpolated(nodes: Sequence[Level], moments: Sequence[Level]) -> tuple[Any, ...]:
+    """Weights of the values at the nodes: with Lagrange's polynomials `l_k(u) = prod_j (u - u_j) / (u_k - u_j)`,
+    written in powers of u, of each of which `moments` is the integral.
+    """
+    return tuple(_weight(nodes, k, moments) for k in range(len(nodes)))
+
+
+def _weight(nodes: Sequence[Level], k: int, moments: Sequence[Level]) -> Any:
+    powers: list[Any] = [1.0]
+    for j, node in enumerate(nodes):
+        if j != k:
+            gap = nodes[k] - node
+            gap = el.where(gap == 0, 1.0, gap)
+            lower, higher = [-node * p for p in powers] + [0.0], [0.0, *powers]
+            powers = [(a + b) / gap for a, b in zip(lower, higher, strict=True)]
+    return sum(p * m for p, m in zip(powers, moments, strict=False))
+
+
+def behind(values: Sequence[Level], i: int, known: int, idle: Any) -> list[Any]:
+    """Where the latest `known` levels of step i lie, the newest first, as seen from it: its own start is 0, its end 1.
+
+    Args:
+        values: of all levels: their times, noise scales or log-SNRs.
+        i: which step.
+        known: how many levels, the step's start among them.
+        idle: where the step has no length, or no end.
+    """
+    length = el.where(idle, 1.0, values[i + 1] - values[i])
+    return [(values[i - k] - values[i]) / length for k in range(min(known, i + 1))]
+
+
+def falling(
+    nodes: Sequence[Level],
+    moments: Sequence[Level],
+    first: Sequence[Level] = (),
+    besides: tuple[int, Sequence[Level]] | None = None,
+) -> tuple[Any, ...]:
+    """`interpolated`, but for entries of which an earlier step was too short to tell a slope, or none: there the order
+    falls.
+
+    Args:
+        nodes: as `behind` says, newest first.
+        moments: integrals of 1, u, u^2, ...
+        first: nodes besides, which are always used; their weights come first.
+        besides: with so many of `nodes`, other moments.
+    """
+
+    def through(n: int) -> tuple[Any, ...]:
+        return interpolated([*first, *nodes[:n]], besides[1] if besides and n == besides[0] else moments)
+
+    found, flat = through(1), False
+    for n in range(2, len(nodes) + 1):
+        flat = flat | (abs(nodes[n - 1] - nodes[n - 2]) * REACH <= 1)
+        found = tuple(el.where(flat, a, b) for a, b in zip((*found, 0.0), through(n), strict=True))
+    return found

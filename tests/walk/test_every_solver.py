@@ -1,0 +1,257 @@
+"""Every solver that is exported: its order, its paths, its noise, its cost, and a compiler's one graph of its walk.
+
+A new solver needs a line in `CASES`.
+"""
+
+# A Tree may be a dictionary; in these tests it is the tensor that went in.
+# pyright: reportArgumentType=false
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import kedge
+from kedge.paths import GaussianPath, Quantity
+from kedge.walk import Solver
+from kedge.walk.grids import Levels, LogSNR
+from kedge.walk.solvers import UniPC
+from walk.oracles import PATHS, Factorised, f64, geometric, mixture, start
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a solver claims."""
+
+    order: int | None = None
+    """Of the flow between two interior levels; None for those that draw or choose their steps."""
+    free: bool = True
+    """Whether it walks the same on every path, in x / alpha and the noise scale."""
+    even: bool = False
+    """Whether its order is measured on even steps of the path's time, rather than of the log-SNR."""
+    entries: bool = True
+    """Whether entries may have levels of their own."""
+    stairs: bool = True
+    """Whether an entry that begins later walks as it would alone."""
+    compiled: bool = True
+    """Whether a walk is one graph."""
+
+
+CASES: dict[str, dict[str, Case]] = {
+    "AdamsBashforth": {
+        "AdamsBashforth(1)": Case(1),
+        "AdamsBashforth(2)": Case(2),
+        'AdamsBashforth(3, start="own")': Case(3),
+        'AdamsBashforth(4, start="own")': Case(4),
+    },
+    # its steps follow from what it sees
+    "Adaptive": {
+        "Adaptive(2, rtol=0.2, atol=0.1)": Case(entries=False, compiled=False),
+        "Adaptive(3, rtol=0.2, atol=0.1)": Case(entries=False, compiled=False),
+    },
+    "DDIM": {"DDIM()": Case(1), "DDIM(0.5)": Case()},
+    "DDPM": {"DDPM()": Case()},
+    "DEIS": {
+        "DEIS(1)": Case(1),
+        "DEIS(2)": Case(2, free=False),
+        'DEIS(3, start="own")': Case(3, free=False),
+        'DEIS(2, "log_snr")': Case(2),
+        'DEIS(3, "log_snr", "own")': Case(3),
+    },
+    "DPMSolver": {"DPMSolver(1)": Case(1), "DPMSolver(2)": Case(2), "DPMSolver(3)": Case(3)},
+    "DPMSolverPP": {
+        "DPMSolverPP(2)": Case(2),
+        'DPMSolverPP(2, form="taylor")': Case(2),
+        "DPMSolverPP(3)": Case(2, stairs=False),  # a slope alone is weighed by its integral, not as 2M does
+        "DPMSolverPP(3, multistep=False)": Case(3),
+        "DPMSolverPP(2, sde=True)": Case(),
+    },
+    "Euler": {"Euler()": Case(1, free=False, even=True)},
+    "Heun": {"Heun()": Case(2, free=False, even=True)},
+    "UniPC": {
+        "UniPC(1)": Case(2),
+        "UniPC(2)": Case(3),
+        'UniPC(2, b="bh1")': Case(3),
+        'UniPC(3, start="own")': Case(4),
+        "UniPC(2, corrector=False)": Case(2),
+        'UniPC(3, corrector=False, start="own")': Case(3),
+    },
+}
+"""By the exported name, each line that makes one: what it claims."""
+
+ALL = {line: case for lines in CASES.values() for line, case in lines.items()}
+HIGH, LOW = 3.0, 0.1
+SHAPE = 5, 2
+
+
+def made(line: str) -> Solver:
+    return eval(line, vars(kedge.walk.solvers))
+
+
+def those(**asked: Any) -> Any:
+    return pytest.mark.parametrize(
+        "line", [line for line, case in ALL.items() if all(getattr(case, k) == v for k, v in asked.items())]
+    )
+
+
+def test_every_exported_solver_has_its_line() -> None:
+    assert set(CASES) == set(kedge.walk.solvers.__all__)
+    for name, lines in CASES.items():
+        assert lines
+        for line in lines:
+            assert isinstance(made(line), getattr(kedge.walk.solvers, name))
+            assert isinstance(made(line), Solver)
+
+
+def flow(path: GaussianPath, solver: Solver, levels: list[float]) -> Tensor:
+    """From noise scale HIGH to LOW, divided by alpha: then all paths have the same solution."""
+    law = mixture()
+    z = torch.randn(16, 2, dtype=f64, generator=torch.Generator().manual_seed(0))
+    x = path.alpha(levels[0]) * (law.sample(16, 1) + HIGH * z)
+    return kedge.sample(law.denoiser(path), x, Levels(levels), solver) / path.alpha(levels[-1])
+
+
+@cache
+def reference() -> Tensor:
+    """Of order 4, and fine: its own error, 6e-9, is a hundredth of the least that is measured."""
+    path = PATHS["VE"]
+    return flow(path, UniPC(3, start="own"), geometric(path, HIGH, LOW, 320))
+
+
+def levels_for(case: Case, path: GaussianPath, n: int) -> list[float]:
+    high, low = path.time_at(HIGH), path.time_at(LOW)
+    return [high + i / n * (low - high) for i in range(n + 1)] if case.even else geometric(path, HIGH, LOW, n)
+
+
+@pytest.mark.parametrize("line", [line for line, case in ALL.items() if case.order in (1, 2, 3)])
+def test_its_order_on_a_mixture(line: str) -> None:
+    case, path, n = ALL[line], PATHS["VP"], 40
+    errors = [float((flow(path, made(line), levels_for(case, path, m)) - reference()).norm()) for m in (n, 2 * n)]
+    assert case.order is not None
+    assert abs(math.log2(errors[0] / errors[1]) - case.order) < 0.15
+
+
+@those(order=4)
+def test_its_order_on_a_gaussian(line: str) -> None:
+    """Of order 4, seen with finer steps. The flow is known: `(x / alpha - mean) / sqrt(v + scale^2)` stays."""
+    path, n = PATHS["Trig"], 80
+    D, x = Factorised(path), torch.linspace(-2, 2, 5, dtype=f64)[:, None]
+    exact = D.mean + (x / path.alpha(path.time_at(HIGH)) - D.mean) * math.sqrt((0.5 + LOW**2) / (0.5 + HIGH**2))
+    errors: list[float] = []
+    for m in (n, 2 * n):
+        levels = geometric(path, HIGH, LOW, m)
+        errors.append(float((kedge.sample(D, x, Levels(levels), made(line)) / path.alpha(levels[-1]) - exact).norm()))
+    assert abs(math.log2(errors[0] / errors[1]) - 4) < 0.15
+
+
+class Head(nn.Module):
+    """A network that says the exact estimate as another quantity."""
+
+    def __init__(self, path: GaussianPath, says: Quantity) -> None:
+        super().__init__()
+        self.path, self.says = path, says
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        t = self.path.time_of(told)
+        return self.path.convert(mixture().posterior_mean(self.path, x, t), x, t, "clean", self.says)
+
+
+@those(free=True)
+def test_it_does_not_see_the_path_nor_the_head(line: str) -> None:
+    """x_t / alpha at a noise scale is the same on every path, whatever the network says; so is a walk."""
+    ends: list[Tensor] = []
+    heads: list[tuple[str, Quantity]] = [("VE", "clean"), ("VP", "eps"), ("Rectified", "velocity"), ("Trig", "score")]
+    for name, says in heads:
+        path = PATHS[name]
+        levels = geometric(path, 4.0, 0.05, 7)
+        x = path.alpha(levels[0]) * start(PATHS["VE"], 4.0, SHAPE)
+        denoiser = kedge.Denoiser(Head(path, says), path, says, hears="log_snr")
+        ends.append(kedge.sample(denoiser, x, Levels(levels), made(line), seeds=1) / path.alpha(levels[-1]))
+    for end in ends[1:]:
+        torch.testing.assert_close(end, ends[0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("line", ALL)
+def test_a_sample_is_its_own(line: str) -> None:
+    """The same seed brings the same sample: alone, in a batch, and beside others; to rounding, in float32 too."""
+    path, law, grid = PATHS["Cosine"], mixture(), LogSNR(4, scale_min=0.1, scale_max=20.0)
+    x = start(path, path.time_at(20.0), (3, 2))
+    D, solver = law.denoiser(path), made(line)
+    seeds = [3, 1, 4]
+    whole = kedge.sample(D, x, grid, solver, seeds=seeds)
+    alone = torch.cat([kedge.sample(D, x[i : i + 1], grid, solver, seeds=seeds[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(alone, whole, rtol=0, atol=1e-12)
+    small = kedge.sample(D, x.float(), grid, solver, seeds=seeds)
+    assert small.dtype == torch.float32
+    if ALL[line].compiled:  # a chosen step may go the other way at a hair
+        torch.testing.assert_close(small.double(), whole, rtol=0, atol=1e-4)
+    random = solver.density != "none"
+    assert torch.equal(kedge.sample(D, x, grid, solver, seeds=[9, 8, 7]), whole) is not random
+
+
+@those(entries=True)
+def test_levels_of_entries(line: str) -> None:
+    """Equal for all entries they are one level; on a staircase of them an entry goes as it would go alone."""
+    path, n = PATHS["Rectified"], 5
+    course = torch.tensor([*geometric(path, 4.0, 0.1, n - 1), 0.0], dtype=f64)
+    x, D = start(path, float(course[0]), (3, 2)), Factorised(path)
+    line_of = [kedge.sample(D, x, Levels(levels), made(line), seeds=1) for levels in (course, course[:, None])]
+    torch.testing.assert_close(line_of[1], line_of[0], rtol=0, atol=1e-11)
+    if made(line).density == "none":
+        late = (torch.arange(n + 3)[:, None] - torch.tensor([0, 2])).clamp(0, n)
+        stairs = kedge.sample(D, x, Levels(course[late]), made(line))
+        if ALL[line].stairs and "own" not in line:  # a start of one's own is where the walk begins
+            torch.testing.assert_close(stairs, line_of[0], rtol=0, atol=1e-11)
+        assert bool(stairs.isfinite().all())
+
+
+@pytest.mark.parametrize("line", ALL)
+def test_its_cost_and_its_end(line: str) -> None:
+    """As many evaluations as it says, or at most; and the last step is the estimate there."""
+    path, solver = PATHS["Trig"], made(line)
+    D = Factorised(path)
+    x = kedge.sample(D, path.prior(SHAPE, dtype=f64), LogSNR(4, scale_max=20.0), solver, seeds=0)
+    assert torch.equal(x, D.one(*D.calls[-1]))
+    assert len(D.calls) <= solver.evaluations(4)
+    if ALL[line].compiled:
+        assert len(D.calls) == solver.evaluations(4)
+
+
+COMPILE = """
+import torch, kedge
+from kedge.walk.solvers import *
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2).double()
+    def forward(self, x, told):
+        return torch.tanh(self.layer(torch.cat([x, told[:, None]], 1)))
+path = kedge.paths.VariancePreserving()
+D = kedge.Denoiser(Net(), path, "clean")
+x = torch.randn(4, 2, dtype=torch.float64)
+for line in LINES:
+    torch._dynamo.reset()
+    solver = eval(line)
+    walk = lambda x: kedge.sample(D, x, kedge.grids.LogSNR(5), solver, seeds=3)
+    torch.testing.assert_close(torch.compile(walk, backend="eager", fullgraph=True)(x), walk(x), rtol=0, atol=1e-12)
+    print(line)
+"""
+
+
+@pytest.mark.slow
+def test_a_walk_is_one_graph() -> None:
+    lines = [line for line, case in ALL.items() if case.compiled]
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE.replace("LINES", repr(lines))],
+        capture_output=True, text=True, timeout=500, check=False, env=os.environ | {"KEDGE_NO_HOOK": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert done.stdout.split("\n")[:-1] == lines
