@@ -63,7 +63,8 @@ def test_terms_are_cut() -> None:
     end = kedge.sample(Spy(path, parabola), x, levels, Unified((Decision(3, 2),)), hooks=[record])
     h = lam[3] - lam[2]
     straight = (1 - math.exp(-h)) + h * (1 - (1 - math.exp(-h)) / h)
-    expected = math.exp(-h) * record.x[2] + straight
+    before: Any = record.x[2]
+    expected = math.exp(-h) * before + straight
     torch.testing.assert_close(end, expected, rtol=0, atol=1e-12)
 
 
