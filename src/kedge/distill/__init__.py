@@ -1,4 +1,4 @@
-"""A trained model made cheaper: the same samples from numbers of fewer bits."""
+"""A trained model made cheaper: the same samples from numbers of fewer bits, or in fewer evaluations."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from kedge.distill.asked import Asked, NormalSteps, asked_on_walks
 from kedge.distill.integers import in_integers
 from kedge.distill.layers import QuantisedLayer
 from kedge.distill.quantise import entering, quantised, requantised
+from kedge.distill.solver_search import SearchedSolvers, SolverSchedule, endpoint_error, random_schedules, search_solver
+from kedge.distill.statistics import statistics_of
 
 __all__ = [
     "AffineCodes",
     "Asked",
     "NormalSteps",
     "QuantisedLayer",
+    "SearchedSolvers",
+    "SolverSchedule",
     "asked_on_walks",
+    "endpoint_error",
     "entering",
     "in_integers",
     "least_squares",
     "quantised",
+    "random_schedules",
     "requantised",
-]  # fmt: skip
+    "search_solver",
+    "statistics_of",
+]

@@ -22,4 +22,4 @@ __all__ = [
     "Toward",
     "TowardPolicy",
     "keep_out",
-]  # fmt: skip
+]

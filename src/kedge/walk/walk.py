@@ -268,6 +268,8 @@ _PLAIN = (str, float, int, type(None))
 
 def _is_value(part: Any) -> bool:
     """Frozen, compared by its fields, and with nothing in them that can change (a learned path holds tensors)."""
+    if isinstance(part, tuple):
+        return all(isinstance(one, _PLAIN) or _is_value(one) for one in part)
     parameters = getattr(type(part), "__dataclass_params__", None)
     if parameters is None or not (parameters.frozen and parameters.eq):
         return False

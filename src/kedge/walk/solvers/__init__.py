@@ -7,10 +7,15 @@ from kedge.walk.solvers.ddpm import DDPM
 from kedge.walk.solvers.deis import DEIS
 from kedge.walk.solvers.dpm_solver import DPMSolver
 from kedge.walk.solvers.dpm_solver_pp import DPMSolverPP
+from kedge.walk.solvers.dpm_solver_v3 import DPMSolverV3
 from kedge.walk.solvers.euler import Euler
+from kedge.walk.solvers.evodiff import EVODiff
 from kedge.walk.solvers.free_sde import FreeSDE
 from kedge.walk.solvers.heun import Heun
 from kedge.walk.solvers.linear_multistep import LinearMultistep
+from kedge.walk.solvers.sa_solver import Band, SASolver
+from kedge.walk.solvers.statistics import Statistics
+from kedge.walk.solvers.unified import Decision, Unified
 from kedge.walk.solvers.unipc import UniPC
 
 __all__ = [
@@ -19,11 +24,18 @@ __all__ = [
     "DEIS",
     "AdamsBashforth",
     "Adaptive",
+    "Band",
     "DPMSolver",
     "DPMSolverPP",
+    "DPMSolverV3",
+    "Decision",
+    "EVODiff",
     "Euler",
     "FreeSDE",
     "Heun",
     "LinearMultistep",
+    "SASolver",
+    "Statistics",
     "UniPC",
+    "Unified",
 ]

@@ -82,6 +82,13 @@ def moments(q: Level, n: int) -> list[Any]:
     return [el.where(small, a, b) for a, b in zip(near, far, strict=True)]
 
 
+def spans(q: Level, n: int) -> tuple[Any, ...]:
+    """`q J_m` for m < n, with q the length of the step in the exponent; 1 each where that is infinite."""
+    endless = abs(q) == math.inf
+    length = el.where(endless, 1.0, q)
+    return tuple(el.where(endless, 1.0, length * J) for J in moments(length, n))
+
+
 def _series(q: Any, n: int) -> list[Any]:
     return [sum((-q) ** j * (math.factorial(m) / math.factorial(m + 1 + j)) for j in range(18)) for m in range(n)]
 

@@ -1,7 +1,8 @@
-"""A polynomial through what earlier steps have left, integrated over the next."""
+"""A polynomial through what earlier steps left, integrated over the next: Lagrange's, and Newton's term by term."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,3 +68,32 @@ def falling(
         flat = flat | (abs(nodes[n - 1] - nodes[n - 2]) * REACH <= 1)
         found = tuple(el.where(flat, a, b) for a, b in zip((*found, 0.0), through(n), strict=True))
     return found
+
+
+def newton(
+    at: Sequence[Any], m: Sequence[Any], reach: float, powers: bool = False, first: Any = 1.0
+) -> tuple[Any, ...]:
+    """The weight of the value at each of `at`, in the integral of the polynomial through all of them:
+
+        sum_n M_n [r_0 ... r_n],      M_n = int prod_{i<n} (r - r_i)
+
+    where [...] is a divided difference and `m` are the integrals of the powers of r; a power for which there is none
+    counts for nothing. Where a level lies so near to another that dividing by what is between them would blow up
+    rounding or noise (`reach` times nearer than the step is long), the order falls for that entry.
+
+    powers: `M_n = int r^n`, as DPM-Solver-v3 has its "pseudo" derivatives.
+    first: what the first divided difference counts.
+    """
+    weights: list[Any] = [0.0] * len(at)
+    product: list[Any] = [1.0]  # coefficients of prod (r - r_i), the constant first
+    apart: Any = True
+    for n, r in enumerate(at):
+        for other in at[:n]:
+            apart = apart & (abs(r - other) * reach > 1)
+        M = m[n] if powers else sum((c * m_k for c, m_k in zip(product, m, strict=False)), start=0.0)
+        M = M * first if n == 1 else M
+        for j in range(n + 1):
+            rest = math.prod((at[j] - at[i] for i in range(n + 1) if i != j), start=1.0)
+            weights[j] = weights[j] + el.where(apart, el.ratio(M, el.where(apart, rest, 1.0)), 0.0)
+        product = [a - r * b for a, b in zip([0.0, *product], [*product, 0.0], strict=True)]
+    return tuple(weights)
