@@ -1,4 +1,4 @@
-"""A trained model made cheaper: the same samples from numbers of fewer bits."""
+"""A trained model made cheaper: the same samples in fewer steps, or from numbers of fewer bits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from kedge.distill.asked import Asked, NormalSteps, asked_on_walks
 from kedge.distill.integers import in_integers
 from kedge.distill.layers import QuantisedLayer
 from kedge.distill.quantise import entering, quantised, requantised
+from kedge.distill.steps import distilled_steps, store_steps, stored_steps
 
 __all__ = [
-    "AffineCodes", "Asked", "NormalSteps", "QuantisedLayer", "asked_on_walks", "entering", "in_integers",
-    "least_squares", "quantised", "requantised",
+    "AffineCodes", "Asked", "NormalSteps", "QuantisedLayer", "asked_on_walks", "distilled_steps", "entering",
+    "in_integers", "least_squares", "quantised", "requantised", "store_steps", "stored_steps",
 ]  # fmt: skip
