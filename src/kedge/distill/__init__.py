@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from kedge.distill.affine import AffineCodes, least_squares
 from kedge.distill.asked import Asked, NormalSteps, asked_on_walks
+from kedge.distill.calibration import calibrated, store_calibration, stored_calibration
 from kedge.distill.integers import in_integers
 from kedge.distill.layers import QuantisedLayer
 from kedge.distill.quantise import entering, quantised, requantised
 from kedge.distill.steps import distilled_steps, store_steps, stored_steps
 
 __all__ = [
-    "AffineCodes", "Asked", "NormalSteps", "QuantisedLayer", "asked_on_walks", "distilled_steps", "entering",
-    "in_integers", "least_squares", "quantised", "requantised", "store_steps", "stored_steps",
+    "AffineCodes", "Asked", "NormalSteps", "QuantisedLayer", "asked_on_walks", "calibrated", "distilled_steps",
+    "entering", "in_integers", "least_squares", "quantised", "requantised", "store_calibration", "store_steps",
+    "stored_calibration", "stored_steps",
 ]  # fmt: skip
