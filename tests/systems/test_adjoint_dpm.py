@@ -59,9 +59,21 @@ def test_of_a_gaussian_it_is_the_known_matrix() -> None:
     first = off(pulled(WIDE.denoiser(VP), even(50), solvers.DDIM()), known(even(1)[0], even(1)[1]).expand(4, 2))
     whole = off(found, pulled(WIDE.denoiser(VP), levels, solvers.RungeKutta(), True))
     print(f"rk4 {fourth:.2g}, euler {first:.2g}, rk4 against autograd {whole:.2g}")
-    assert fourth < 1e-3
-    assert whole < 1e-3
-    assert first < 1e-2
+    assert fourth < 0.001
+    assert whole < 0.001
+    assert first < 0.01
+
+
+def test_few_steps_of_low_order_are_not_enough_for_the_equation() -> None:
+    """Over the whole range the walk's own gradient is near the matrix, and the equation's is not: it is solved upwards,
+    where a slope that should fall by the ratio of two noise scales is made to fall by a straight line.
+    """
+    wanted = known(VP.time_at(100.0), VP.time_at(0.02)).expand(4, 2)
+    for solver, n in ((solvers.DDIM(), 50), (solvers.DPMSolverPP(2), 20)):
+        levels = geometric(VP, 100.0, 0.02, n)
+        adjoint, own = (off(pulled(WIDE.denoiser(VP), levels, solver, grad), wanted) for grad in ("adjoint", True))
+        print(f"{solver}: adjoint {adjoint:.2g}, the walk's own {own:.2g}")
+        assert own < 0.1 < adjoint
 
 
 class Flow(nn.Module):
