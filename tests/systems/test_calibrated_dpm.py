@@ -196,3 +196,14 @@ def test_between_levels_and_for_levels_of_entries() -> None:
     torch.testing.assert_close(mixed, torch.tensor([[-2.0, 0.0]], dtype=f64), rtol=1e-9, atol=1e-12)
     assert torch.equal(guided(zero, 0.0), zero)
     assert guided(zero.float(), VP.time_of(0.0)).dtype == torch.float32
+
+
+def test_what_is_pinned_stays_clean_and_has_no_mean() -> None:
+    known, x = torch.tensor([True, False]), law().sample(300, 0)
+    D = Spy(VP, lambda x, t: x + 0.5, pinned="clean")
+    found = calibrated(D, x, LogSNR(2, 0.1, 1.0), known=known)
+    assert isinstance(found.shift, Tensor)
+    assert bool((found.shift[..., 0] == 0).all())
+    assert float(found.shift[..., 1].abs().min()) > 0.1
+    for x_t, _ in D.calls:
+        assert torch.equal(x_t[:, 0], x[:, 0])

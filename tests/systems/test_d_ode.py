@@ -165,3 +165,13 @@ def test_what_cannot_be_distilled_is_refused() -> None:
         distilled_steps(D, DDPM(), LogSNR(3), x)
     with pytest.raises(ValueError, match="Mixed has shares for 2 steps, and the grid has 3"):
         kedge.sample(D, x, LogSNR(3), Mixed(DDIM(), (0.0, 0.5)))
+
+
+def test_what_is_pinned_counts_for_nothing() -> None:
+    """The shares of the one entry are those that it has alone, whatever the other one is held at."""
+    D, rows, x = Factorised(VP), [*geometric(VP, 20.0, 0.1, 4), 0.0], start(VP, 0.9, (6, 2))
+    alone = distilled_steps(D, DDIM(), Levels(rows), x[:, 1:]).shares
+    for value in (0.0, 40.0):
+        pin = Pin(torch.tensor([True, False]), torch.full((2,), value))
+        both = distilled_steps(D, DDIM(), Levels(rows), x, hooks=[pin]).shares
+        torch.testing.assert_close(torch.tensor(both), torch.tensor(alone), rtol=1e-9, atol=1e-12)

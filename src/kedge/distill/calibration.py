@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ def calibrated(
     grid: Grid,
     cond: Any = None,
     *,
+    known: Tree | None = None,
     group: Callable[[Any], Tensor] | None = None,
     passes: int = 2,
     batch: int = 1024,
@@ -43,6 +44,7 @@ def calibrated(
         x: data, all of them or some thousands; samples of the model do as well.
         grid: the levels that will be walked.
         cond: what each sample is conditioned on.
+        known: True where an entry is pinned: it stays clean, and its mean error is 0 (see `denoising_error`).
         group: numbers a sample's condition, as the denoiser hears it, from 0 on: the mean is then that of the group.
         passes: noises for each sample; every second one is the negative of the one before, so that what is odd in the
             noise cancels out.
@@ -58,29 +60,39 @@ def calibrated(
     which = torch.zeros(count, dtype=torch.long) if group is None else group(told).cpu()
     groups = int(which.max()) + 1
     levels = sorted({float(row) for row in rows}, reverse=True)
-    found = [_mean_error(estimator, x, t, told, which, groups, (i * passes, passes, batch, seeds))
-             for i, t in enumerate(levels)]  # fmt: skip
+    how = _How(which, groups, known, passes, batch, Noise.of(seeds, count, first_leaf(x).device))
+    found = [_mean_error(estimator, x, t, told, how, i * passes) for i, t in enumerate(levels)]
     shift = tree_map(lambda *leaf: torch.stack(leaf, 1), *found)
     return Calibrated(tuple(float(estimator.path.log_snr(t)) for t in levels), shift, group)
 
 
-def _mean_error(
-    estimator: Estimator, x: Tree, t: float, told: Any, which: Tensor, groups: int, how: tuple[int, int, int, int]
-) -> Tree:
-    """`[groups, *event]`."""
-    first, passes, batch, seeds = how
-    count, noise = len(which), Noise.of(seeds, len(which), first_leaf(x).device)
-    members = torch.bincount(which, minlength=groups).clamp(min=1) * passes
-    sums = tree_map(lambda leaf: leaf.new_zeros(groups, *leaf.shape[1:], dtype=torch.float64), x)
-    for place in range(passes):
-        for begin in range(0, count, batch):
-            index = torch.arange(begin, min(begin + batch, count), device=first_leaf(x).device)
+class _How(NamedTuple):
+    """Of which group each sample is, and with what noise it is asked."""
+
+    which: Tensor
+    groups: int
+    known: Tree | None
+    passes: int
+    batch: int
+    noise: Noise
+
+
+def _mean_error(estimator: Estimator, x: Tree, t: float, told: Any, how: _How, first: int) -> Tree:
+    """`[groups, *event]`, with the noise of the steps from `first` on."""
+    which, count, device = how.which, len(how.which), first_leaf(x).device
+    members = torch.bincount(which, minlength=how.groups).clamp(min=1) * how.passes
+    sums = tree_map(lambda leaf: leaf.new_zeros(how.groups, *leaf.shape[1:], dtype=torch.float64), x)
+    for place in range(how.passes):
+        for begin in range(0, count, how.batch):
+            index = torch.arange(begin, min(begin + how.batch, count), device=device)
             some = take(x, index)
-            z = estimator.path.noise(some, noise.take(index, fork=False), first + place // 2, Z_SLOT)
-            z = tree_map(torch.neg, z) if place % 2 else z
-            x_hat = estimator.estimate(estimator.path.perturb(some, t, z), t, take_cond(told, index)).x
-            for total, hat, clean in zip(leaves(sums), leaves(x_hat), leaves(some), strict=True):
-                total.index_add_(0, which.to(index)[index], (hat - clean).double())
+            z = estimator.path.noise(some, how.noise.take(index, fork=False), first + place // 2, Z_SLOT)
+            x_t = estimator.path.perturb(some, t, tree_map(torch.neg, z) if place % 2 else z)
+            x_t = x_t if how.known is None else tree_map(lambda m, x, x_t: x_t.where(~m, x), how.known, some, x_t)
+            error = tree_map(torch.sub, estimator.estimate(x_t, t, take_cond(told, index)).x, some)
+            error = error if how.known is None else tree_map(lambda e, m: e.masked_fill(m, 0.0), error, how.known)
+            for total, entries in zip(leaves(sums), leaves(error), strict=True):
+                total.index_add_(0, which.to(index)[index], entries.double())
     return tree_map(lambda s: s / members.to(s).reshape(-1, *[1] * (s.ndim - 1)), sums)
 
 

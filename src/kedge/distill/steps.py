@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +15,10 @@ from kedge.elementary import Level
 from kedge.errors import InputError
 from kedge.kernels import Point
 from kedge.paths.gaussian import GaussianPath
-from kedge.tree import Tree, leaves
+from kedge.tree import Tree, leaves, tree_map
 from kedge.walk import Hook, Solver, State, Step, Walk
 from kedge.walk.grids import Grid, Levels
+from kedge.walk.hooks.pin import MASK
 from kedge.walk.solvers.mixed import Mixed, Predicted, Read
 
 FILE = "steps"
@@ -32,6 +34,7 @@ def distilled_steps(
     *,
     substeps: int = 10,
     predicted: Predicted = "eps",
+    hooks: Sequence[Hook] = (),
 ) -> Mixed:
     """The solver with the shares that make each of its steps most like `substeps` of its own, in order, each from where
     the steps before have led: with T_i what the small steps together predict,
@@ -48,13 +51,14 @@ def distilled_steps(
         cond: what they are conditioned on.
         substeps: of each step.
         predicted: in what the steps are compared and mixed: see `Mixed`.
+        hooks: of the walks that will be made. Entries that one pins count for nothing.
     """
     if substeps < 2:
         raise ValueError(f"distilled_steps: a step is compared with 2 or more small ones, not {substeps}")
     if solver.density != "none":
         raise ValueError(f"Mixed takes a deterministic solver, not {solver}")
-    teaching = _Teaching(substeps, predicted)
-    Walk(denoiser, solver, grid, [teaching]).run(x, cond)
+    teaching = _Teaching(substeps, predicted, tuple(hooks))
+    Walk(denoiser, solver, grid, [teaching, *hooks]).run(x, cond)
     return Mixed(solver, tuple(teaching.shares), predicted)
 
 
@@ -64,6 +68,7 @@ class _Teaching(Hook):
 
     substeps: int
     predicted: Predicted
+    hooks: tuple[Hook, ...]
     shares: list[float] = field(default_factory=list)
     _before: Tree | None = None
     _s: Level = 0.0
@@ -81,7 +86,7 @@ class _Teaching(Hook):
         read, share = Read.of(path, state.t, self._s, self.predicted), 0.0
         if self._before is not None:
             taught = read.prediction(state.x, self._taught(state, self._s))
-            share = _share(taught, read.prediction(state.x, end), self._before)
+            share = _share(taught, read.prediction(state.x, end), self._before, state.notes.get(MASK))
         end, self._before = read.mixed(share, state.x, end, self._before)
         self.shares.append(share)
         step.kernel = Point(end)
@@ -89,7 +94,7 @@ class _Teaching(Hook):
 
     def _taught(self, state: State, s: float) -> Tree:
         levels = between(state.walk.path, cast(float, state.t), s, self.substeps)
-        return replace(state.walk, hooks=()).run(state.x, state.given, levels=levels).x
+        return replace(state.walk, hooks=self.hooks).run(state.x, state.given, levels=levels).x
 
 
 def between(path: GaussianPath, t: float, s: float, count: int, rho: float = 7.0) -> Levels:
@@ -99,9 +104,12 @@ def between(path: GaussianPath, t: float, s: float, count: int, rho: float = 7.0
     return Levels([t, *inner, s])
 
 
-def _share(taught: Tree, predicted: Tree, before: Tree) -> float:
-    """`<T - D, D - D'> / |D - D'|^2`; 0 where D has not changed."""
-    each = zip(leaves(taught), leaves(predicted), leaves(before), strict=True)
+def _share(taught: Tree, predicted: Tree, before: Tree, pinned: Tree | None) -> float:
+    """`<T - D, D - D'> / |D - D'|^2` over the entries that are not pinned; 0 where D has not changed."""
+    trees = [taught, predicted, before]
+    if pinned is not None:
+        trees = [tree_map(lambda leaf, m: leaf.masked_fill(m, 0.0), tree, pinned) for tree in trees]
+    each = zip(*(leaves(tree) for tree in trees), strict=True)
     sums = [torch.stack([((T - D) * (D - was)).sum(), ((D - was) ** 2).sum()]).double() for T, D, was in each]
     up, down = torch.stack(sums).sum(0).tolist()
     return up / down if down > 0 else 0.0
