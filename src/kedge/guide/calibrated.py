@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +59,7 @@ class Calibrated(Guide):
         if t == 0:
             return []
         at, last = path.log_snr(t), len(self.log_snr) - 1
-        i = bisect_right(self.log_snr, at) - 1
+        i = sum([level <= at for level in self.log_snr]) - 1
         if i < 0 or i >= last:
             return [(max(i, 0), 1.0)]
         share = (at - self.log_snr[i]) / (self.log_snr[i + 1] - self.log_snr[i])
