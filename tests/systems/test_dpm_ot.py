@@ -116,6 +116,7 @@ def test_noise_on_the_singular_set_is_drawn_anew() -> None:
 def test_between_neighbours_starts_are_as_noisy_as_their_level() -> None:
     """Data at one place: all there is is noise."""
     found = transport(VE, torch.zeros(400, 2), 1.0, samples=2000, iterations=40, angle=1.0)
+    assert abs(float(found.points.square().mean()) - 1) < 0.2  # 4 standard deviations of 800 squares
     for top in (1, 2):
         spread = found.start(4000, 0, top).square().mean()
         assert abs(float(spread / found.points.square().mean()) - 1) < 0.06
