@@ -98,7 +98,7 @@ grid, hooks, Levels = kedge.grids.LogSNR(3), kedge.hooks, kedge.grids.Levels
 class Nowhere(kedge.walk.Hook):
     place = "nowhere"
     def __repr__(self): return "Nowhere()"
-GRAD = 'grad is True, False, "checkpoint" or a number of last steps, not '
+GRAD = 'grad is True, False, "checkpoint", "adjoint" or a number of last steps, not '
 NO_HOOK = " is no kedge.walk.Hook whose place is one of move, project, pin, record, weigh"
 tries = {
     GRAD + "'all'": lambda: kedge.sample(D(), x, grid, grad="all"),

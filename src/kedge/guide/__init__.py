@@ -1,5 +1,6 @@
 """Denoisers that wrap denoisers: what a model is pulled toward, without training it again. A file a rule."""
 
+from kedge.guide.calibrated import Calibrated
 from kedge.guide.classifier_free import ClassifierFree, ToldWeight
 from kedge.guide.clear import Clear
 from kedge.guide.composed import Composed
@@ -11,6 +12,7 @@ from kedge.guide.relay import Relay
 from kedge.guide.toward import Toward
 
 __all__ = [
+    "Calibrated",
     "ClassifierFree",
     "Clear",
     "Composed",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
@@ -18,13 +18,14 @@ from kedge.kernels import Kernel, NoDensityError
 from kedge.noise import Noise, Seeds
 from kedge.paths.gaussian import GaussianPath
 from kedge.tree import Tree, first_leaf, leaves, take, tree_map
+from kedge.walk.adjoint import check_adjoint, through
 from kedge.walk.grids.levels import Grid, Levels, rises, shown
 from kedge.walk.hooks.record import Record
 from kedge.walk.solvers.dpm_solver_pp import DPMSolverPP
 from kedge.walk.state import Hook, Place, Solver, State, Step
 
-Grad = bool | int | Literal["checkpoint"]
-"""Gradients through the walk: none, all, recomputed on the way back, or of the last K steps."""
+Grad = bool | int | Literal["checkpoint", "adjoint"]
+"""Gradients through the walk: none, all, recomputed on the way back, by the adjoint equation, of the last K steps."""
 
 Moment = Callable[..., Any]
 
@@ -90,8 +91,9 @@ class Walk:
             levels: levels for this run in place of the grid's, to start or end anywhere.
             seeds: one number for the call, or one for each sample, which then has the same noise in any batch.
                 None takes a number from torch's generator.
-            grad: True for gradients through the whole walk, `"checkpoint"` for the same in less memory, K for those of
-                the last K steps.
+            grad: True for gradients through the whole walk, `"checkpoint"` for the same in less memory, `"adjoint"` for
+                those of the differential equation that a deterministic walk solves, in the memory of one step; K for
+                those of the last K steps.
         """
         _check_start(x)
         noise = Noise.of(seeds, first_leaf(x).shape[0], first_leaf(x).device)
@@ -105,7 +107,10 @@ class Walk:
             state = self._begin(x, told, cond, noise, plan)
         with torch.no_grad():
             state = self._steps(state, plan, 0, free)
-        if free < n:
+        if grad == "adjoint":
+            with torch.enable_grad():
+                state = self._by_adjoint(state, plan)
+        elif free < n:
             with torch.enable_grad():
                 state = self._steps(state, plan, free, n, recompute=grad == "checkpoint")
         if not _finite(state.x):
@@ -131,6 +136,23 @@ class Walk:
             for after in moments.after:
                 state = after(state, step)
         return state
+
+    def _by_adjoint(self, state: State, plan: Plan) -> State:
+        """The steps between levels above 0 as a differential equation, the one to clean as it is."""
+        moments = self._moments
+        check_adjoint(self.solver, any(moments), plan.rows, plan.ups)
+        n = len(plan.coefficients)
+        last = n - 1 if plan.rows[-1] == 0 else n
+        rows = cast("list[float]", plan.rows[: last + 1])
+        state.x, state.t, state.step = through(self.estimator, self._bare, state.x, state.cond, rows), rows[-1], last
+        return self._steps(state, plan, last, n)
+
+    def _bare(self, denoiser: Estimator, x: Tree, told: Any, levels: Levels) -> Tree:
+        """Where a walk with this solver and no hooks ends; what is told is encoded already."""
+        walk = replace(self, denoiser=denoiser, hooks=())
+        plan = planned(walk.path, levels, walk.solver)
+        state = State(x, plan.rows[0], told, Noise.of(0, 1), walk)
+        return walk._steps(state, plan, 0, len(plan.coefficients)).x
 
     def _propose(self, state: State, plan: Plan, i: int, recompute: bool = False) -> tuple[State, Step]:
         """Step i before it is drawn: the only place that asks the network."""
@@ -282,10 +304,10 @@ def _finite(x: Tree) -> bool:
 
 def without_gradient(grad: Any, n: int) -> int:
     """How many of n steps come before those that keep gradients."""
-    if grad == "checkpoint":
+    if grad in ("checkpoint", "adjoint"):
         return 0
     if not isinstance(grad, int) or grad < 0:
-        raise ValueError(f'grad is True, False, "checkpoint" or a number of last steps, not {grad!r}')
+        raise ValueError(f'grad is True, False, "checkpoint", "adjoint" or a number of last steps, not {grad!r}')
     return 0 if grad is True else max(n - grad, 0)
 
 
