@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from kedge import sample, solvers
+from kedge import Walk, sample, solvers
 from kedge.distill import Imitation, Subject, by_hand, endpoint_error, teacher_ends
 from kedge.distill.imitate import Clock
 from kedge.exact import GaussianMixture
@@ -151,6 +151,15 @@ def test_the_network_hears_what_it_is_told(path: Trig) -> None:
     same = sample(law.denoiser(path), record.x[0], Fitted(grid.scales, grid.scales), solvers.DDIM())  # type: ignore[arg-type]
     torch.testing.assert_close(same, plain, rtol=1e-10, atol=1e-11)
     assert float((found - plain).abs().max()) > 1e-3
+
+
+def test_a_replay_hears_what_the_walk_heard() -> None:
+    law = GaussianMixture([0.4, 0.6], torch.tensor([[-0.5], [0.5]], dtype=f64), [0.04, 0.01])
+    record, x = Record(), PATH.prior((6, 1), 0, dtype=f64)
+    walk = Walk(law.denoiser(PATH), solvers.DDPM(), Fitted((9.0, 1.0, 0.3), (9.0, 1.2, 0.25)), [record])
+    walk.run(x, seeds=1)
+    for again in (walk.replay(record), walk.replay(record.take(torch.arange(6)))):
+        torch.testing.assert_close(record.log_prob(again), record.log_prob(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
