@@ -94,7 +94,9 @@ def test_it_does_not_see_the_path(name: str) -> None:
 
 @pytest.mark.parametrize("adapt", [True, False])
 def test_what_a_solver_owes_the_walk(adapt: bool) -> None:
-    holds(EVODiff(adapt), entries=not adapt)
+    holds(EVODiff(adapt), entries=False)
+    with pytest.raises(ValueError, match="entries cannot have levels of their own"):
+        EVODiff(adapt).plan(PATHS["VP"], [torch.tensor([[0.5, 0.4]]), torch.zeros(1, 2)])
 
 
 def test_what_projections_buy_on_a_mixture() -> None:

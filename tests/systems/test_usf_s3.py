@@ -18,7 +18,7 @@ from scipy.stats import kendalltau
 from torch import Tensor
 
 import kedge
-from kedge.distill import SolverSchedule, endpoint_error, random_schedules, search_solver
+from kedge.distill import SolverSchedule, random_schedules, schedule_error, search_solver
 from kedge.exact import GaussianMixture
 from kedge.noise import Noise
 from kedge.walk import Solver
@@ -156,7 +156,7 @@ def problem(seed: int, samples: int = 256) -> Any:
     D = LAW.denoiser(PATHS["VE"])
     x = 10.0 * Noise.of(seed, samples).normal((samples, 2), 0)
     exact = kedge.sample(D, x, LogSNR(300, 0.002, 10.0), DPMSolverPP(3, multistep=False))
-    return endpoint_error(D, x, exact)
+    return schedule_error(D, x, exact)
 
 
 def agreement(said: Any, true: list[float]) -> float:

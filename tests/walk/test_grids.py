@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from kedge import Walk
-from kedge.walk.grids import Cosine, Handover, Jumps, Levels, LogSNR, Rho, Uniform
+from kedge.walk.grids import Cosine, Handover, Jumps, Levels, LogSNR, Quadratic, Rho, Tangent, Uniform
 from kedge.walk.solvers import DDIM
 from walk.oracles import PATHS
 
 GRIDS = {
     "Uniform": Uniform, "LogSNR": LogSNR, "Cosine": Cosine, "Rho": Rho, "Rho-3": lambda n, **kw: Rho(n, 3.0, **kw),
+    "Quadratic": Quadratic, "Tangent": Tangent,
 }  # fmt: skip
-BY_SCALE = {name: make for name, make in GRIDS.items() if name != "Uniform"}
+BY_SCALE = {name: make for name, make in GRIDS.items() if name not in ("Uniform", "Quadratic", "Tangent")}
 
 
 def scales(path: str, grid: Any) -> list[float]:

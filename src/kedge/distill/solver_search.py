@@ -76,7 +76,7 @@ class SearchedSolvers:
     predictor: Callable[[Sequence[SolverSchedule]], np.ndarray] | None
 
 
-def endpoint_error(
+def schedule_error(
     denoiser: Any, x: Tensor, exact: Tensor, statistics: Statistics | None = None
 ) -> Callable[[SolverSchedule], float]:
     """The root mean square distance of walks from `x` to where they should end."""
@@ -104,7 +104,7 @@ def search_solver(
     Liu et al., "A unified sampling framework for solver searching of diffusion probabilistic models", ICLR 2024.
 
     Args:
-        score: less is better, and above 0; `endpoint_error`, or anything else.
+        score: less is better, and above 0; `schedule_error`, or anything else.
         seeds: known solvers to begin with, all of as many steps; random schedules join them. The first and the last
             noise scale stay theirs.
         tries: how often `score` is called.

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kedge.disk import read_object
 from kedge.errors import InputError
+from kedge.train import CheckpointError, load_weights, save_weights
+from kedge.train.checkpoint import save_json
+
+AGAIN = "; fit it again"
 
 
-def store(folder: Path | str, name: str, tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
+def store(folder: Path | str, name: str, tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> list[Path]:
     """Writes `name.safetensors` and `name.json` into a folder, each whole or not at all."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    half = {place / f"{name}.{end}": place / f".{name}.{end}.half" for end in ("safetensors", "json")}
-    ends = list(half.values())
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, ends[0])
-    ends[1].write_text(json.dumps(dict(said), indent=2) + "\n", encoding="utf-8")
-    for whole, written in half.items():
-        written.replace(whole)
+    paths = [place / f"{name}.safetensors", place / f"{name}.json"]
+    save_weights(paths[0], {key: value.detach() for key, value in tensors.items()})
+    save_json(paths[1], dict(said))
+    return paths
 
 
 def stored(folder: Path | str, name: str, form: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `store` has written, the JSON of this form; one line where it is not there or cannot be used."""
     place = Path(folder)
-    said = read_object(place / f"{name}.json", form, ": fit it again")
+    said = read_object(place / f"{name}.json", form, AGAIN)
     if missing := [key for key in form if key not in said]:
-        raise InputError(f"{place / name}.json says nothing of {missing[0]}: fit it again")
+        raise InputError(f"{place / name}.json says nothing of {missing[0]}{AGAIN}")
     try:
-        return load_file(place / f"{name}.safetensors"), said
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{place / name}.safetensors cannot be read ({error}): fit it again") from None
+        return load_weights(place / f"{name}.safetensors"), said
+    except CheckpointError as error:
+        raise InputError(f"{place / name}.safetensors cannot be used ({error}){AGAIN}") from None

@@ -24,6 +24,7 @@ COMMANDS = {
     "sweep": "search over the fields of a recipe: kedge sweep fv --over rate=1e-4:1e-2:log",
     "eval": "score a run over many starts, latched and raw: kedge eval runs/fv-large",
     "align": "move a run toward a reward: kedge align vmpo runs/fv-large --reward speed",
+    "grid": "fit where a run's walks stop: kedge grid fit runs/fv-large --steps 5",
     "quantise": "a run in 8 bits, calibrated on its own walks: kedge quantise runs/fv-large",
     "report": "one HTML file about one run or several: kedge report runs/fv-large",
     "compare": "two groups of runs, paired by start: kedge compare runs/a runs/b",

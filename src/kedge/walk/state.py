@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from kedge.cond import take_cond
-from kedge.denoise import Estimate, Estimator
+from kedge.denoise import Estimate, Estimator, Rule
 from kedge.elementary import Level
 from kedge.kernels import Kernel
 from kedge.noise import Noise
@@ -77,6 +77,8 @@ class Step:
     """What was drawn from the kernel, before any hook moved it."""
     rises: bool = False
     """Whether the path made it, by noising, rather than the solver."""
+    heard: Rule | None = None
+    """What was changed where the network heard another level than the solver went by."""
 
 
 @runtime_checkable

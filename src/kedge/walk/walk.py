@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kedge.denoise import Estimate, Estimator, Wrapped, as_estimator
+from kedge.denoise import Estimate, Estimator, Rule, Wrapped, as_estimator
 from kedge.elementary import Level
 from kedge.kernels import Kernel, NoDensityError
 from kedge.noise import Noise, Seeds
-from kedge.paths.gaussian import GaussianPath
+from kedge.paths.gaussian import GaussianPath, affine
 from kedge.tree import Tree, first_leaf, leaves, take, tree_map
 from kedge.walk.adjoint import check_adjoint, through
 from kedge.walk.grids.levels import Grid, Levels, rises, shown
@@ -39,6 +39,8 @@ class Plan(NamedTuple):
     rows: list[Level]
     coefficients: Sequence[Any]
     ups: frozenset[int]
+    heard: Sequence[Rule | None]
+    """What is changed where the network hears another level than the solver goes by."""
 
 
 class Moments(NamedTuple):
@@ -160,19 +162,21 @@ class Walk:
         if i in plan.ups:
             step = Step(self.path.up(state.x, state.t, s), {}, None, rises=True)
         elif recompute:
-            arguments = self._asked(state), replace(state), s, plan.coefficients[i]
+            arguments = self._asked(state, plan.heard[i]), replace(state), s, plan.coefficients[i]
             step = checkpoint(self.solver.step, *arguments, use_reentrant=False)
         else:
-            step = self.solver.step(self._asked(state), state, s, plan.coefficients[i])
+            step = self.solver.step(self._asked(state, plan.heard[i]), state, s, plan.coefficients[i])
+        step.heard = plan.heard[i]
         for change in self._moments.kernel:
             state, step = change(state, step)
         return state, step
 
-    def _asked(self, state: State) -> Estimator:
+    def _asked(self, state: State, heard: Rule | None) -> Estimator:
         """The denoiser for one step; hooks that want to see the points that a solver makes inside the step do so."""
         moments = self._moments.inside
+        estimator = self.estimator if heard is None else Wrapped(self.estimator, heard)
         if not moments:
-            return self.estimator
+            return estimator
         was = replace(state)
 
         def seen(inner: Estimator, x_t: Tree, t: Level, cond: Any) -> Estimate:
@@ -181,7 +185,7 @@ class Walk:
                     x_t = inside(was, x_t, t)
             return inner.estimate(x_t, t, cond)
 
-        return Wrapped(self.estimator, seen)
+        return Wrapped(estimator, seen)
 
     def replay(self, record: Record, denoiser: Any = None, steps: Sequence[int] | None = None) -> list[Kernel]:
         """The kernels that the recorded steps have under `denoiser` (by default the walk's own): the same solver, the
@@ -205,7 +209,8 @@ class Walk:
         walk = self if denoiser is None else replace(self, denoiser=denoiser)
         rows = [state.t for state in record.states] + [record.end]
         ups = (i for i, step in enumerate(record.steps) if step.rises)
-        plan = Plan(rows, walk.solver.plan(walk.path, rows), frozenset(ups))
+        heard = [step.heard for step in record.steps]
+        plan = Plan(rows, walk.solver.plan(walk.path, rows), frozenset(ups), heard)
         kernels: list[Kernel] = []
         memory: dict[str, Tree] = {}
         told: dict[int, Any] = {}
@@ -279,7 +284,27 @@ def _plan(path: GaussianPath, grid: Grid, solver: Solver) -> Plan:
     ups = [i for i in range(len(rows) - 1) if levels.rise != "refuse" and rises(rows[i], rows[i + 1])]
     if ups and levels.rise == "solve" and solver.density != "none":
         raise ValueError(f'rise="solve" inverts the deterministic flow, but {solver} is random: use DDIM()')
-    return Plan(rows, solver.plan(path, rows), frozenset(ups if levels.rise == "noise" else ()))
+    told = levels.heard() or [None] * (len(rows) - 1)
+    heard = [None if u is None else _hearing(path, t, u) for t, u in zip(rows, told, strict=False)]
+    return Plan(rows, solver.plan(path, rows), frozenset(ups if levels.rise == "noise" else ()), heard)
+
+
+def _hearing(path: GaussianPath, t: Level, u: Level) -> Rule:
+    """At level t, the noise that the network hears in x_t as if it were of level u:
+
+    x_hat = (x_t - sigma_t z_hat) / alpha_t,    z_hat = (x_t - alpha_u D(x_t, u)) / sigma_u
+    """
+    level, share = t, path.sigma(t) / path.sigma(u)
+    a, b = (1 - share) / path.alpha(t), share * path.alpha(u) / path.alpha(t)
+
+    def rule(inner: Estimator, x_t: Tree, t: Level, cond: Any) -> Estimate:
+        own = t is level if isinstance(level, Tensor) else not isinstance(t, Tensor) and t == level
+        if not own:  # a point that the solver makes for itself inside the step
+            return inner.estimate(x_t, t, cond)
+        estimate = inner.estimate(x_t, u, cond)
+        return replace(estimate, x=affine(a, x_t, b, estimate.x))
+
+    return rule
 
 
 _remembered = lru_cache(maxsize=128)(_plan)
@@ -289,13 +314,17 @@ _PLAIN = (str, float, int, type(None))
 
 
 def _is_value(part: Any) -> bool:
-    """Frozen, compared by its fields, and with nothing in them that can change (a learned path holds tensors)."""
+    """Plain, or frozen, compared by its fields, and with nothing in them that can change (a learned path holds
+    tensors).
+    """
+    if isinstance(part, _PLAIN):
+        return True
     if isinstance(part, tuple):
-        return all(isinstance(one, _PLAIN) or _is_value(one) for one in part)
+        return all(_is_value(one) for one in part)
     parameters = getattr(type(part), "__dataclass_params__", None)
     if parameters is None or not (parameters.frozen and parameters.eq):
         return False
-    return all(isinstance(value, _PLAIN) or _is_value(value) for value in vars(part).values())
+    return all(_is_value(value) for value in vars(part).values())
 
 
 def _finite(x: Tree) -> bool:

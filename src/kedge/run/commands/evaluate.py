@@ -33,6 +33,8 @@ class Eval(Command):
     """What the run learned from, where it is no longer in its place: the nearest logged segments come from it."""
     candidates: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Candidates a plan, in place of the recipe's own number."""
+    grid: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Walk over a grid that `kedge grid fit` has left with the run, in place of the recipe's own."""
     alone: bool = False
     """Evaluate the run alone, without the rows that stand beside it."""
     fresh: bool = False
@@ -58,7 +60,7 @@ class Eval(Command):
         scores, rows = evaluate_run(
             self.folder, task, self.episodes, self.first_seed, out=self.out, device=device,
             candidates=self.candidates, alone=self.alone, data=self._data(), fresh=self.fresh,
-            jobs=self.jobs(self.episodes),
+            jobs=self.jobs(self.episodes), grid=self.grid,
         )  # fmt: skip
         where = self.out or self.folder
         lines = [*scores.lines(), *(row.line for row in rows)]
@@ -91,6 +93,7 @@ def evaluate_run(
     data: Any = None,
     fresh: bool = False,
     jobs: int = 1,
+    grid: str | None = None,
 ) -> tuple[Any, list[Any]]:
     """The run's scores, and the rows beside them.
 
@@ -106,6 +109,7 @@ def evaluate_run(
         data: what the run learned from, where that is at hand.
         fresh: measures again what was measured before by the same agent, in the same task, on the same starts.
         jobs: processes that share the episodes.
+        grid: the name of one that was fitted to the run.
     """
     from kedge.run.beside import beside, kept
     from kedge.run.commands.bar import Bar
@@ -113,7 +117,12 @@ def evaluate_run(
     from kedge.train.progress import announce
 
     agent, where = _agent(folder, device, candidates), out or folder
-    notes = notes_of(folder, recipe_of(folder), overrides(folder, candidates=candidates), device)
+    changed = overrides(folder, candidates=candidates)
+    if grid is not None:
+        from kedge.run.fitted import on_grid
+
+        agent, changed["grid"] = on_grid(folder, agent, grid)
+    notes = notes_of(folder, recipe_of(folder), changed, device)
     scores = None if fresh else kept(where, task, episodes, first_seed, notes)
     if scores is None:
         scores = _measured(folder, agent, task, episodes, first_seed, where, jobs, notes)

@@ -34,10 +34,13 @@ class Levels:
             requires a gradient gets one.
         rise: what a rising level means. `"noise"` adds the noise that the path would (restarts, time travel),
             `"solve"` runs the solver upwards (inversion); by default a rising level is a mistake.
+        told: the level that the network hears at each of `t` but the last, where it is another one; the solver goes by
+            `t`. Grids that are made of others go by their `t` alone.
     """
 
     t: Sequence[float] | Tensor
     rise: Rise = "refuse"
+    told: Sequence[float] | Tensor | None = None
 
     def levels(self, path: GaussianPath) -> Levels:
         """These in float64, once they have been checked against the path."""
@@ -53,11 +56,12 @@ class Levels:
                 raise ValueError(f"level {i} of the grid: {error}") from None
         for i, (level, following) in enumerate(pairwise(t)):
             self._check_direction(i, level, following)
+        self._check_told(path)
         if not isinstance(self.t, Tensor):
             return self
         # A float32 t_max may round up. A clean level takes no gradient: the log-SNR is singular there.
         t = self.t.double().clamp(0.0, path.t_max)
-        return Levels(torch.where(t == 0, 0.0, t) if t.requires_grad else t, self.rise)
+        return Levels(torch.where(t == 0, 0.0, t) if t.requires_grad else t, self.rise, self.told)
 
     def _check_direction(self, i: int, t: Level, s: Level) -> None:
         up, down = rises(t, s), rises(s, t)
@@ -73,13 +77,26 @@ class Levels:
         if up and down:
             raise ValueError(f"after level {i} some entries rise and others fall: split it into two steps")
 
+    def _check_told(self, path: GaussianPath) -> None:
+        if self.told is None:
+            return
+        if len(self.told) != len(self.t) - 1:
+            raise ValueError(f"told: {len(self.t) - 1} levels are asked at, but {len(self.told)} are told")
+        for i, level in enumerate(self.told.detach() if isinstance(self.told, Tensor) else self.told):
+            try:
+                path.check(level)
+            except ValueError as error:
+                raise ValueError(f"told level {i} of the grid: {error}") from None
+            if _any(level == 0):
+                raise ValueError(f"told level {i} of the grid is clean: there is no noise to hear of")
+
     def rows(self) -> list[Level]:
         """The levels one by one: plain floats where one serves all entries, else tensors with a batch axis of 1."""
-        if not isinstance(self.t, Tensor):
-            return [float(t) for t in self.t]
-        if self.t.ndim == 1:
-            return list(self.t.unbind()) if self.t.requires_grad else self.t.tolist()
-        return list(self.t.unsqueeze(1).unbind())
+        return _rows(self.t)
+
+    def heard(self) -> list[Level] | None:
+        """What the network hears at each of them but the last, where that differs."""
+        return None if self.told is None else _rows(self.told)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +120,14 @@ class Span:
                 "the path's end"
             )
         return cls(low, high)
+
+
+def _rows(t: Sequence[float] | Tensor) -> list[Level]:
+    if not isinstance(t, Tensor):
+        return [float(level) for level in t]
+    if t.ndim == 1:
+        return list(t.unbind()) if t.requires_grad else t.tolist()
+    return list(t.unsqueeze(1).unbind())
 
 
 def fractions(n: int) -> list[float]:

@@ -75,7 +75,7 @@ class Record(Hook):
             state = replace(was, given=None, cond=was.cond if given is None else None).take(index, fork=False)
             some.states.append(replace(state, given=given, parent=None))
             drawn = take(cast(Tree, step.drawn), index)
-            some.steps.append(Step(step.kernel.take(index), {}, None, drawn, step.rises))
+            some.steps.append(Step(step.kernel.take(index), {}, None, drawn, step.rises, step.heard))
         return some
 
     @property
@@ -216,7 +216,7 @@ def _one_step(steps: Sequence[Step]) -> Step:
     levels = [name for name in ("std", "spread") if hasattr(kernels[0], name)]
     changed = {name: _one_level([getattr(kernel, name) for kernel in kernels]) for name in levels}
     kernel = replace(kernels[0], mean=_joined([kernel.mean for kernel in kernels]), **changed)
-    return Step(kernel, {}, None, _joined([step.drawn for step in steps]), first.rises)
+    return Step(kernel, {}, None, _joined([step.drawn for step in steps]), first.rises, first.heard)
 
 
 def _one_level(levels: Sequence[Level]) -> Level:

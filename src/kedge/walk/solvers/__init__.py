@@ -13,6 +13,8 @@ from kedge.walk.solvers.evodiff import EVODiff
 from kedge.walk.solvers.free_sde import FreeSDE
 from kedge.walk.solvers.heun import Heun
 from kedge.walk.solvers.linear_multistep import LinearMultistep
+from kedge.walk.solvers.mixed import Mixed
+from kedge.walk.solvers.runge_kutta import RungeKutta
 from kedge.walk.solvers.sa_solver import Band, SASolver
 from kedge.walk.solvers.statistics import Statistics
 from kedge.walk.solvers.unified import Decision, Unified
@@ -34,6 +36,8 @@ __all__ = [
     "FreeSDE",
     "Heun",
     "LinearMultistep",
+    "Mixed",
+    "RungeKutta",
     "SASolver",
     "Statistics",
     "UniPC",

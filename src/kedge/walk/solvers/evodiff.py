@@ -82,6 +82,8 @@ class EVODiff:
 
     def plan(self, path: GaussianPath, levels: Sequence[Level]) -> list[Planned]:
         """The coefficients of each step."""
+        if any(isinstance(level, Tensor) and level.numel() > 1 for level in levels):
+            raise ValueError("EVODiff: what it projects is of whole samples; entries cannot have levels of their own")
         steps = [None if ends(s) else _balanced(path, levels, i) for i, s in enumerate(levels[1:])]
         return [Planned(before, now) for before, now in pairwise([None, *steps])]
 

@@ -163,7 +163,8 @@ class SASolver:
         found = [
             el.where(levels[i + 1] == 0, 0.0, step.scale * w) for w in newton(at, self._m(step, len(at)), step.reach)
         ]
-        return el.where(levels[i + 1] == 0, self._end(path, levels[i])[1], found[0]), *found[1:]
+        end = el.where(levels[i] == 0, 0.0, self._end(path, levels[i])[1])  # what is clean stays
+        return el.where(levels[i + 1] == 0, end, found[0]), *found[1:]
 
     def _correction(self, path: GaussianPath, levels: Sequence[Level], i: int, known: int) -> Any:
         """Of the estimates at levels i, i - 1, ...: the corrector's in the step to i less the predictor's."""
@@ -174,7 +175,7 @@ class SASolver:
         corrected = [step.scale * w for w in newton(at, self._m(step, len(at)), step.reach)]
         longest = max(len(corrected), len(predicted) + 1)
         pairs = zip(_padded(corrected, longest), _padded([0.0, *predicted], longest), strict=True)
-        stays = (levels[i] == levels[i - 1]) | (levels[i] == 0)
+        stays = (levels[i] == levels[i - 1]) | (levels[i + 1] == 0)  # a last step goes to the estimate as it is
         return tuple(el.where(stays, 0.0, c - p) for c, p in pairs)
 
     def _m(self, step: _Integral, order: int) -> tuple[Any, ...]:
