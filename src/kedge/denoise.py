@@ -170,7 +170,7 @@ class Denoiser(nn.Module):
         clean entry.
         """
         log_snr = el.clip(self.path.log_snr(t), *self._span)
-        return log_snr if self.hears == "log_snr" else -0.125 * log_snr
+        return _level(log_snr, self.hears)
 
     def prepare(self, cond: Any) -> Any:
         """The network's own encoding of the condition, where it has one."""
@@ -211,7 +211,7 @@ class Accelerating(nn.Module):
         """See the class."""
         x, v = cast(Any, x_t)["x"], cast(Any, x_t)["v"]
         log_snr = self.path.log_snr(t)
-        told = _spread(log_snr if self.hears == "log_snr" else -0.125 * log_snr, x)
+        told = _spread(_level(log_snr, self.hears), x)
         joined = torch.cat([x, v], -1)
         f = self.net(joined, told) if cond is None else self.net(joined, told, cond)
         left = scaled(self._spread_left(t), f)
@@ -229,6 +229,11 @@ class Accelerating(nn.Module):
         """The network's own encoding of the condition, where it has one."""
         encode = getattr(self.net, "prepare", None)
         return cond if encode is None or cond is None else encode(cond)
+
+
+def _level(log_snr: Any, hears: Hearing) -> Any:
+    """What a network is told of the level."""
+    return log_snr if hears == "log_snr" else -0.125 * log_snr
 
 
 def _spread(level: Level, x: Tensor) -> Tensor:
