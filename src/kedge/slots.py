@@ -47,6 +47,8 @@ IMAGINED_SLOT, REGENERATED_SLOT = 60, 61
 """The walks of models that critics learn by: what comes of an action, and whole trajectories."""
 BOUND_SLOT = 62
 """Noise at the levels of a variational bound."""
+PROBE_SLOT = 63
+"""Signs by which the diagonal of a denoiser's slope is told."""
 
 RECALL_SLOT = CHOICE_SLOT = EPISODE_SLOT = 15
 """The walks of a reference, by a loss; choices of settings, on a walk's noise; what acts in an episode, by a source."""

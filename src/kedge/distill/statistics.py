@@ -83,7 +83,7 @@ class _Asked:
     def linear(self, lam: Tensor) -> Tensor:
         """l."""
         y = self._noised(lam)
-        signs = torch.where(self.noise.uniform(y.shape, 0, slot=1) < 0.5, -1.0, 1.0).to(y)
+        signs = torch.where(self.noise.uniform(y.shape, 0, PROBE_SLOT) < 0.5, -1.0, 1.0).to(y)
         return 1 - (signs * self._along(y, lam, signs, 0.0)[1]).double().mean(0)
 
     def rest(self, lam: Tensor, l: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741
