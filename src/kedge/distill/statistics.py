@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kedge.denoise import Estimator, as_estimator
 from kedge.noise import Noise
+from kedge.slots import PROBE_SLOT
 from kedge.walk.solvers.statistics import Statistics
 
 
