@@ -9,19 +9,43 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import kedge
+from kedge.distill import (
+    Imitation,
+    Klub,
+    Subject,
+    Teachings,
+    distilled_steps,
+    statistics_of,
+    tangent,
+    teacher_ends,
+    variances_of,
+)
 from kedge.exact import GaussianMixture
 from kedge.paths import Trig
-from kedge.plan import Agent
+from kedge.recipes.grid import FitGrid
 from kedge.run.evaluate import REPORTING, evaluate
 from kedge.walk.grids import Cosine, LogSNR, Rho
-from kedge.walk.solvers import DDIM, DPMSolverPP, Euler, Heun
+from kedge.walk.solvers import (
+    DDIM,
+    DEIS,
+    AdamsBashforth,
+    DPMSolver,
+    DPMSolverPP,
+    DPMSolverV3,
+    Euler,
+    EVODiff,
+    Heun,
+    RungeKutta,
+    SASolver,
+    UniPC,
+)
 from measure.jobs import Job, Store
 from measure.planners import ARMS as PLANNERS
 from measure.planners import prepared, settings
@@ -32,47 +56,119 @@ BUDGETS = (3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 """Network evaluations."""
 SCORED = (3, 5, 8, 15)
 """... for which the best pair acts as well."""
-SAMPLES, STARTS, EPISODES = 512, 64, 100
-FINE = 500
-
-GridOf = Callable[[int, float, float], Any]
+FEW = 8
+"""Up to so many a grid is fitted."""
+SAMPLES, STARTS, EPISODES = 256, 64, 100
+TEACHER = 167
+"""Steps of three evaluations each."""
 
 SOLVERS: dict[str, Any] = {
     "Euler": Euler(),
     "Heun": Heun(),
+    "Runge-Kutta 4": RungeKutta("rk4"),
     "DDIM": DDIM(),
+    "DPM-Solver 2": DPMSolver(2),
+    "DPM-Solver 3": DPMSolver(3),
     "DPM-Solver++ 2M": DPMSolverPP(2),
     "DPM-Solver++ 3M": DPMSolverPP(3),
     "DPM-Solver++ 2S": DPMSolverPP(2, multistep=False),
     "DPM-Solver++ 3S": DPMSolverPP(3, multistep=False),
+    "UniPC 2": UniPC(2),
+    "UniPC 3": UniPC(3),
+    "DEIS 2": DEIS(2),
+    "DEIS 3": DEIS(3),
+    "Adams-Bashforth 2": AdamsBashforth(2),
+    "Adams-Bashforth 3": AdamsBashforth(3),
+    "SA-Solver, no noise": SASolver(3, 4, 0.0),
+    "EVODiff": EVODiff(),
+    "EVODiff, coefficients held": EVODiff(adapt=False),
 }
-GRIDS: dict[str, GridOf] = {
-    "log-SNR": LogSNR,
-    "rho 7": lambda n, low, high: Rho(n, 7.0, low, high),
-    "rho 3": lambda n, low, high: Rho(n, 3.0, low, high),
-    "angle": Cosine,
+FITTED_SOLVERS: dict[str, Callable[[Problem, Any], Any]] = {
+    "DPM-Solver-v3": lambda problem, grid: DPMSolverV3(problem.statistics),
+    "D-ODE on DDIM": lambda problem, grid: problem.distilled(grid),
 }
+GRIDS: dict[str, Callable[[Problem, int], Any]] = {
+    "log-SNR": lambda problem, n: LogSNR(n, problem.low, problem.high),
+    "rho 7": lambda problem, n: Rho(n, 7.0, problem.low, problem.high),
+    "rho 3": lambda problem, n: Rho(n, 3.0, problem.low, problem.high),
+    "rho 3, ended": lambda problem, n: Rho(n, 3.0, 10 * problem.low, problem.high),
+    "angle": lambda problem, n: Cosine(n, problem.low, problem.high),
+    "tangent": lambda problem, n: tangent(problem.variances, n, problem.high),
+    "gits": lambda problem, n: problem.teachings.grid(n),
+    "ays": lambda problem, n: problem.klub.grid(n),
+}
+"""One line a grid. The one that ends at ten times the noise scale is the planner's own; the last three are fitted."""
+LEARNED = "ld3"
+"""Fitted to a solver, so that it is a column of its own: to those of one evaluation a step."""
+TAUGHT = ("DDIM", "DPM-Solver++ 2M")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Where walks are compared.
 
-    walk:  `walk(solver, grid) -> ends`, always from the same noise
-    low:   the last noise scale of a grid before clean
-    high:  where it begins
-    scale: of the data, which errors are told in
+    fitted: what grids and solvers are fitted to
+    tried:  the same with other samples and other noise
+    ends:   where the long walks of the second end
+    scale:  of the data, which errors are told in
+    free:   whether nothing of a sample is known, and no condition: some solvers want that
     """
 
-    walk: Callable[[Any, Any], Tensor]
-    low: float
-    high: float
+    fitted: Subject
+    tried: Subject
+    ends: Tensor
     scale: float
+    free: bool
+
+    @property
+    def low(self) -> float:
+        """The cleanest noise scale of a grid."""
+        return self.fitted.low
+
+    @property
+    def high(self) -> float:
+        """The one at which walks begin."""
+        return self.fitted.high
+
+    @cached_property
+    def variances(self) -> Any:
+        """For the tangent's grid."""
+        return variances_of(self.fitted)
+
+    @cached_property
+    def teachings(self) -> Teachings:
+        """For the grid by the shape of trajectories."""
+        return Teachings.of(self.fitted)
+
+    @cached_property
+    def klub(self) -> Klub:
+        """For the grid by a bound on the relative entropy."""
+        return Klub.measured(self.fitted)
+
+    @cached_property
+    def statistics(self) -> Any:
+        """For DPM-Solver-v3."""
+        return statistics_of(self.fitted.denoiser, self.fitted.x, scales=(self.low, self.high))
+
+    def distilled(self, grid: Any) -> Any:
+        """DDIM's steps, each made like ten."""
+        walk = self.fitted.walk(DDIM(), grid)
+        return distilled_steps(
+            self.fitted.denoiser, DDIM(), grid, self.fitted.start(), self.fitted.cond, hooks=walk.hooks
+        )
+
+    def learned(self, solver: Any, n: int) -> Any:
+        """The grid that is learned from long walks."""
+        return Imitation().grid(self.fitted, solver, n, teacher_ends(self.fitted, TEACHER))
+
+    def error(self, solver: Any, grid: Any) -> float:
+        """How far walks end from where they should."""
+        return float(self.tried.rms(self.tried.walked(solver, grid), self.ends)) / self.scale
 
 
 def jobs(scale: Scale) -> list[Job]:
     """The three problems; then the scores of the pairs that come nearest on the last one."""
-    shared = {"scale": scale.name, "solvers": sorted(SOLVERS), "grids": sorted(GRIDS)}
+    shared = {"scale": scale.name, "solvers": sorted([*SOLVERS, *FITTED_SOLVERS]), "grids": sorted([*GRIDS, LEARNED])}
     shared |= {"budgets": list(BUDGETS[:3] if scale.small else BUDGETS)}
     fv = settings(scale, PLANNERS["fv"], "fv", 1)
     trained = {"maze": "large", "demonstrations": scale.demonstrations, **fv, "starts": min(STARTS, scale.starts)}
@@ -100,59 +196,69 @@ def mixture_of(name: str) -> GaussianMixture:
 
 
 def of_mixture(name: str) -> Problem:
-    """From the path's own marginal at a noise scale of 80."""
+    """From noise scale 80 down to .01."""
     mixture, path = mixture_of(name), Trig(sigma_data=1.0)
-    high = 80.0
-    x, denoiser = mixture.marginal(path, path.time_at(high)).sample(SAMPLES, seeds=0), mixture.denoiser(path)
-
-    def walk(solver: Any, grid: Any) -> Tensor:
-        return kedge.sample(denoiser, x, grid=grid, solver=solver, seeds=0)
-
-    return Problem(walk, 0.01, high, float(mixture.covariance.diagonal().mean().sqrt()))
+    fitted, tried = (
+        Subject(mixture.denoiser(path), mixture.sample(SAMPLES, seeds=seed), 0.01, 80.0, seed=seed) for seed in (0, 1)
+    )
+    scale = float(mixture.covariance.diagonal().mean().sqrt())
+    return Problem(fitted, tried, teacher_ends(tried, TEACHER), scale, free=True)
 
 
-def of_planner(agent: Agent, starts: np.ndarray) -> Problem:
-    """Plans from many starts, one each, in units of what the data vary by."""
-    planner: Any = agent.proposer
-    scale = planner.normaliser.scale[: planner.dim].double()
-
-    def walk(solver: Any, grid: Any) -> Tensor:
-        walked = replace(planner, solver=solver, grid=grid, nearby=None)
-        plans = replace(agent, proposer=walked).plan(starts, candidates=1).states[:, 0]
-        return torch.as_tensor(plans).double() / scale
-
-    return Problem(walk, 0.02, float(planner.grid.scale_max), 1.0)
+def of_planner(agent: Any, logs: Any, starts: int) -> Problem:
+    """Plans from states of the data, in the units that the network sees."""
+    fit = FitGrid(samples=starts)
+    planner = agent.proposer
+    (fitted, _), (tried, _) = (fit.subject(planner, agent, logs, seed) for seed in (0, 1))
+    return Problem(fitted, tried, teacher_ends(tried, TEACHER), 1.0, free=False)
 
 
 def errors(job: Job, store: Store) -> dict[str, Any]:
-    """Every pair at every budget: the root mean square distance to the end of a walk of 500 steps."""
+    """Every pair at every budget: the root mean square distance to the end of a walk of 500 evaluations."""
     told = job.settings
     if told["problem"] == "planner":
-        maze, logs = logged(told, store)
+        _, logs = logged(told, store)
         agent, _ = prepared(told, logs, store)
-        problem = of_planner(agent, maze.simulator(told["starts"]).reset(range(told["starts"])))
+        problem = of_planner(agent, logs, told["starts"])
     else:
         problem = of_mixture(told["problem"])
-    exact = problem.walk(DPMSolverPP(3, multistep=False), Rho(FINE, 3.0, problem.low / 10, problem.high))
-    rows = []
-    for solver_name, solver in SOLVERS.items():
-        for grid_name, make in GRIDS.items():
-            rows.append({"solver": solver_name, "grid": grid_name, **along(problem, solver, make, told, exact)})
+    rows = [
+        {"solver": solver, "grid": grid, **along(problem, solver, grid, told["budgets"])}
+        for solver in (*SOLVERS, *FITTED_SOLVERS)
+        for grid in (*GRIDS, LEARNED)
+    ]
+    rows = [row for row in rows if row["budgets"]]
     found = best(rows, 5)
     return {"said": f"at 5 evaluations {found['solver']} on {found['grid']}: {found['error']:.3g}", "rows": rows}
 
 
-def along(problem: Problem, solver: Any, make: GridOf, told: Mapping[str, Any], exact: Tensor) -> dict[str, list[Any]]:
+def along(problem: Problem, solver: str, grid: str, budgets: Sequence[int]) -> dict[str, list[Any]]:
     """One pair at each budget that its steps can spend."""
-    budgets, found = [], []
-    for budget in told["budgets"]:
-        steps = steps_for(solver, budget)
-        if steps is None or steps < 2:
-            continue
-        ends = problem.walk(solver, make(steps, problem.low, problem.high))
-        budgets.append(budget)
-        found.append(float((ends - exact).square().mean().sqrt()) / problem.scale)
-    return {"budgets": budgets, "errors": found}
+    spent, found = [], []
+    for budget in budgets:
+        pair = made(problem, solver, grid, budget)
+        if pair is not None:
+            spent.append(budget)
+            found.append(problem.error(*pair))
+    return {"budgets": spent, "errors": found}
+
+
+def made(problem: Problem, solver: str, grid: str, budget: int) -> tuple[Any, Any] | None:
+    """The solver and its grid; None where no number of steps takes so many evaluations, or one of them is not for this
+    problem.
+    """
+    own = SOLVERS.get(solver)
+    steps = budget if own is None else steps_for(own, budget)
+    if steps is None or steps < 2 or (solver == "DPM-Solver-v3" and not problem.free):
+        return None
+    if grid == LEARNED:
+        if own is None or solver not in TAUGHT or budget > FEW:
+            return None
+        return own, problem.learned(own, steps)
+    if steps > FEW and grid in ("gits", "ays"):
+        return None
+    on = GRIDS[grid](problem, steps)
+    return (FITTED_SOLVERS[solver](problem, on) if own is None else own), on
 
 
 def best(rows: Sequence[Mapping[str, Any]], budget: int) -> dict[str, Any]:
@@ -170,9 +276,9 @@ def scores(job: Job, store: Store) -> dict[str, Any]:
     measured, budget = store.read("planner"), told["budget"]
     assert measured is not None
     pair, planner = best(measured["rows"], budget), agent.proposer
-    solver = SOLVERS[pair["solver"]]
-    grid = GRIDS[pair["grid"]](steps_for(solver, budget) or budget, 0.02, planner.grid.scale_max)
-    walks = {"nearest": (solver, grid), "own": (planner.solver, replace(planner.grid, n=budget))}
+    nearest = made(of_planner(agent, logs, told["starts"]), pair["solver"], pair["grid"], budget)
+    assert nearest is not None
+    walks = {"nearest": nearest, "own": (planner.solver, replace(planner.grid, n=budget))}
     rows = {}
     for name, (walked, on) in walks.items():
         acts = replace(agent, proposer=replace(planner, solver=walked, grid=on))
