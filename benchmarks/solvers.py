@@ -16,5 +16,5 @@ from measure import solvers
 from measure.queue import Benchmark, Kinds
 
 if __name__ == "__main__":
-    kinds: Kinds = {"errors": solvers.errors, "scores": solvers.scores}
+    kinds: Kinds = {"errors": solvers.errors, "orders": solvers.orders, "scores": solvers.scores}
     sys.exit(Benchmark("solvers", Path(__file__), "solvers on grids", solvers.jobs, lambda: kinds).main())

@@ -44,12 +44,19 @@ def draw(stored: Path = STORED) -> None:
     write("solvers_best", nearest(rows) if rows else NOTHING)
     write("solvers_scores", scored(whole) or NOTHING)
     write("solvers_pairs", pairs(rows["planner"]) if "planner" in rows else NOTHING)
+    write("solvers_orders", orders(whole["orders"]["rows"]) if "orders" in whole else NOTHING)
     draw_errors(rows)
 
 
 def at(row: Mapping[str, Any], budget: int) -> float:
     """A pair's error with so many evaluations; infinite where its steps cannot spend just these."""
     return row["errors"][row["budgets"].index(budget)] if budget in row["budgets"] else float("inf")
+
+
+def orders(rows: Rows) -> str:
+    """What each claims, and what is measured between the two finest grids."""
+    lines = [[row["solver"], str(row["order"]), f"{row['slope']:.2f}"] for row in rows]
+    return table(["solver", "order", "measured"], lines)
 
 
 def nearest(rows: Mapping[str, Rows]) -> str:

@@ -39,10 +39,11 @@ PATHS: dict[str, GaussianPath] = {
 
 def orders() -> list[dict[str, Any]]:
     """Errors and the slope between the two finest grids, solver by solver and path by path."""
-    return [_measured(*solver, *path) for path in PATHS.items() for solver in SOLVERS.items()]
+    return [measured(*solver, *path) for path in PATHS.items() for solver in SOLVERS.items()]
 
 
-def _measured(name: str, solver: tuple[Any, int], path_name: str, path: GaussianPath) -> dict[str, Any]:
+def measured(name: str, solver: tuple[Any, int], path_name: str, path: GaussianPath) -> dict[str, Any]:
+    """One solver on one path."""
     mixture = kedge.exact.GaussianMixture(
         [0.3, 0.7], torch.tensor([[-0.5, 0.2], [0.5, -0.3]], dtype=torch.float64), [0.09, 0.04]
     )

@@ -28,7 +28,7 @@ from kedge.distill import (
     variances_of,
 )
 from kedge.exact import GaussianMixture
-from kedge.paths import Trig
+from kedge.paths import Trig, VariancePreserving
 from kedge.recipes.grid import FitGrid
 from kedge.run.evaluate import REPORTING, evaluate
 from kedge.walk.grids import Cosine, LogSNR, Rho
@@ -46,6 +46,7 @@ from kedge.walk.solvers import (
     SASolver,
     UniPC,
 )
+from measure import order
 from measure.jobs import Job, Store
 from measure.planners import ARMS as PLANNERS
 from measure.planners import prepared, settings
@@ -83,6 +84,13 @@ SOLVERS: dict[str, Any] = {
     "EVODiff": EVODiff(),
     "EVODiff, coefficients held": EVODiff(adapt=False),
 }
+CLAIMED: dict[str, int] = {
+    "Euler": 1, "Heun": 2, "Runge-Kutta 4": 4, "DDIM": 1, "DPM-Solver 2": 2, "DPM-Solver 3": 3,
+    "DPM-Solver++ 2M": 2, "DPM-Solver++ 3M": 2, "DPM-Solver++ 2S": 2, "DPM-Solver++ 3S": 3, "UniPC 2": 3, "UniPC 3": 3,
+    "DEIS 2": 2, "DEIS 3": 2, "Adams-Bashforth 2": 2, "Adams-Bashforth 3": 2, "SA-Solver, no noise": 3, "EVODiff": 1,
+    "EVODiff, coefficients held": 2,
+}  # fmt: skip
+"""The order of a whole walk that begins as it does by default: multistep solvers begin at lower orders."""
 FITTED_SOLVERS: dict[str, Callable[[Problem, Any], Any]] = {
     "DPM-Solver-v3": lambda problem, grid: DPMSolverV3(problem.statistics),
     "D-ODE on DDIM": lambda problem, grid: problem.distilled(grid),
@@ -173,10 +181,21 @@ def jobs(scale: Scale) -> list[Job]:
     fv = settings(scale, PLANNERS["fv"], "fv", 1)
     trained = {"maze": "large", "demonstrations": scale.demonstrations, **fv, "starts": min(STARTS, scale.starts)}
     found = [Job(name, {"kind": "errors", "problem": name, **shared}) for name in ("plane", "low-rank")]
+    found.append(Job("orders", {"kind": "orders", **shared}))
     found.append(Job("planner", {"kind": "errors", "problem": "planner", **shared, **trained}))
     acts = {**shared, **trained, "episodes": min(EPISODES, scale.episodes), "first_seed": REPORTING}
     scored = [Job(f"score-{n}", {"kind": "scores", "budget": n, **acts}, after="planner") for n in SCORED]
     return [*found, *scored]
+
+
+def orders(job: Job, store: Store) -> dict[str, Any]:
+    """The order of each, on the mixture and between the levels of the kernel's own measurement."""
+    path = VariancePreserving()
+    rows = [
+        order.measured(name, (solver, CLAIMED[name]), "variance preserving", path) for name, solver in SOLVERS.items()
+    ]
+    off = max(rows, key=lambda row: abs(row["slope"] - row["order"]))
+    return {"said": f"farthest from its claim is {off['solver']}: {off['slope']:.2f}", "rows": rows}
 
 
 def steps_for(solver: Any, budget: int) -> int | None:
