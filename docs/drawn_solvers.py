@@ -115,8 +115,15 @@ def draw_errors(rows: Mapping[str, Rows]) -> None:
                 axis.set_title(PROBLEMS[name], color=page.ink, fontsize=10)
                 plain(axis, page, grid="both")
             line[0].set_ylabel(f"error\n{title}", color=page.ink, fontsize=9)
+            lines = {str(one.get_label()): one for axis in line for one in axis.get_lines()}
             line[-1].legend(
-                loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8, labelcolor=page.ink
+                list(lines.values()),
+                list(lines),
+                loc="center left",
+                bbox_to_anchor=(1.02, 0.5),
+                frameon=False,
+                fontsize=8,
+                labelcolor=page.ink,
             )
         for axis in axes[-1]:
             axis.set_xlabel("network evaluations")
