@@ -39,6 +39,12 @@ def run(pytester: pytest.Pytester, workers: tuple[str, ...]) -> pytest.RunResult
         return pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "xdist", *workers)
 
 
+def test_beside_a_worker_a_system_has_more(pytester: pytest.Pytester) -> None:
+    suite(pytester, BUSY + "def test_one(): busy(0.6)\n", folder="tests/systems", system=0.5, patience=100, crowd=4.0)
+    run(pytester, ()).assert_outcomes(failed=1)
+    run(pytester, ("-n", "1")).assert_outcomes(passed=1)
+
+
 @PARALLEL
 def test_listed_reason_passes_and_its_why_is_printed(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
     suite(
@@ -111,6 +117,7 @@ def test_cheap(): busy(0.1)
         folder="tests/systems",
         system=0.5,
         patience=100,
+        crowd=1.0,
     )
     result = run(pytester, workers)
     result.assert_outcomes(failed=3, passed=1)
@@ -125,6 +132,7 @@ def test_waiting_is_free_up_to_a_limit(pytester: pytest.Pytester, workers: tuple
         folder="tests/systems",
         system=0.3,
         patience=5,
+        crowd=1.0,
     )
     result = run(pytester, workers)
     result.assert_outcomes(failed=1, passed=1)

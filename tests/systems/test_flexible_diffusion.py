@@ -17,7 +17,7 @@ from kedge import grids, solvers
 from kedge.exact import GaussianMixture, LinearMixture
 from kedge.fit import bound
 from kedge.kernels import Correlated
-from kedge.paths import Flexible, LearnedFlexible, LinearPath, Pace, VariancePreserving
+from kedge.paths import EntryPace, Flexible, LearnedFlexible, LinearPath, VariancePreserving
 from kedge.walk import Solver
 from walk.oracles import Factorised, mixture
 
@@ -92,7 +92,7 @@ def test_a_diagonal_metric_is_a_pace_of_the_entries(solver: Solver) -> None:
     levels = [0.6, 0.4, 0.2, 0.05, 0.0]  # 2.5 B(.6) is below B(1): nothing waits
     x = torch.randn(8, 2, dtype=f64, generator=torch.Generator().manual_seed(0))
     ours = kedge.sample(LinearMixture(law, path), x, grids.Levels(levels), solver, seeds=1)
-    paced = grids.Paced(grids.Levels(levels), Pace(rate))
+    paced = grids.Paced(grids.Levels(levels), EntryPace(rate))
     theirs = kedge.sample(Factorised(VP, mean, variance), x, paced, solver, seeds=1)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-8)
 

@@ -16,7 +16,7 @@ from kedge import Denoiser, grids, solvers
 from kedge.fit.loss import DenoisingLoss
 from kedge.fit.proposals import PacedLevels, Uniform
 from kedge.nets import MLP
-from kedge.paths import CosineModes, Pace, VariancePreserving
+from kedge.paths import CosineModes, EntryPace, VariancePreserving
 from kedge.train import Tick
 from walk.oracles import Factorised
 
@@ -40,7 +40,7 @@ def test_each_mode_is_the_process_of_its_rate(t: float) -> None:
     at = torch.tensor(t, dtype=f64)
 
     def moments(t: Tensor) -> Tensor:
-        levels = Pace(b).times(VP, t)
+        levels = EntryPace(b).times(VP, t)
         return torch.stack([VP.alpha(levels), C * VP.sigma(levels) ** 2])
 
     m, v = moments(at)
@@ -51,13 +51,13 @@ def test_each_mode_is_the_process_of_its_rate(t: float) -> None:
 
 
 def test_levels_begin_clean_and_wait_at_the_noise_end() -> None:
-    pace = Pace(torch.tensor([1.0, 30.0], dtype=f64))
+    pace = EntryPace(torch.tensor([1.0, 30.0], dtype=f64))
     times = pace.times(VP, torch.tensor([0.0, 1e-3, 0.5, 1.0], dtype=f64))
     assert times[0].tolist() == [0.0, 0.0]
     torch.testing.assert_close(times[:, 0], torch.tensor([0.0, 1e-3, 0.5, 1.0], dtype=f64), rtol=1e-9, atol=0)
     assert times[2, 1] == times[3, 1] == 1.0
     with pytest.raises(ValueError, match="rates are 1 or more"):
-        Pace(torch.tensor([0.5]))
+        EntryPace(torch.tensor([0.5]))
 
 
 @pytest.mark.parametrize("n", [32, 64])
@@ -86,7 +86,7 @@ def sampled_spectrum(n: int, steps: int = 40) -> Tensor:
     """Of samples on n points with the exact denoiser, mode by mode: the flow is linear, so one walk tells all of it."""
     modes = CosineModes.power(n)
     variance = spectrum_of_data(n) / modes.spectrum
-    grid = grids.Paced(grids.LogSNR(steps), Pace(rates(n)))
+    grid = grids.Paced(grids.LogSNR(steps), EntryPace(rates(n)))
     y = kedge.sample(Factorised(VP, 0.0, variance), torch.ones(1, n, dtype=f64), grid, solvers.DPMSolverPP(2))
     return (y[0] ** 2) * modes.spectrum
 
@@ -122,7 +122,7 @@ def test_the_spectrum_is_the_same_at_every_resolution() -> None:
 )
 def test_solvers_keep_their_order(solver: kedge.walk.Solver, order: int) -> None:
     """Each mode by itself between levels of its own."""
-    pace, variance = Pace(torch.tensor([1.0, 1.7, 3.0], dtype=f64)), torch.tensor([1.0, 0.3, 0.1], dtype=f64)
+    pace, variance = EntryPace(torch.tensor([1.0, 1.7, 3.0], dtype=f64)), torch.tensor([1.0, 0.3, 0.1], dtype=f64)
     high, low = VP.time_at(2.0), VP.time_at(0.1)
 
     def walked(solver: kedge.walk.Solver, n: int) -> Tensor:
@@ -133,7 +133,7 @@ def test_solvers_keep_their_order(solver: kedge.walk.Solver, order: int) -> None
         grid = grids.Paced(grids.Levels(levels), pace)
         return kedge.sample(Factorised(VP, 0.0, variance), torch.ones(1, 3, dtype=f64), grid, solver)
 
-    start, end = (Pace(pace.rate).times(VP, t) for t in (high, low))
+    start, end = (EntryPace(pace.rate).times(VP, t) for t in (high, low))
     spread = [VP.alpha(t) ** 2 * variance + VP.sigma(t) ** 2 for t in (start, end)]
     exact = (spread[1] / spread[0]).sqrt()[None]  # the flow of a Gaussian
     errors = [float((walked(solver, n) - exact).norm()) for n in (40, 80)]
@@ -154,12 +154,12 @@ class Low(torch.nn.Module):
 
 def test_levels_of_modes_are_trained_on() -> None:
     """The loss draws one level a sample and noises each mode to its own; a network hears the slowest."""
-    proposal = PacedLevels(Uniform(), Pace(rates(20)))
+    proposal = PacedLevels(Uniform(), EntryPace(rates(20)))
     loss = DenoisingLoss(Denoiser(Low(), VP, "clean"), proposal)
     y = torch.randn(6, 20)
     draw = proposal.draw(VP, y, kedge.Noise.of(0, 6), 0)
     assert draw.t.shape == (6, 20)
-    torch.testing.assert_close(draw.t, Pace(rates(20)).times(VP, draw.t[:, 0]))
+    torch.testing.assert_close(draw.t, EntryPace(rates(20)).times(VP, draw.t[:, 0]))
     value, _ = loss(y, Tick(0, 0))
     assert value.shape == (6,)
     value.mean().backward()
@@ -198,7 +198,7 @@ def noise_of_the_data() -> CosineModes:
 def gap() -> float:
     """Of samples at 128 points, after 3000 steps of training at 32."""
     torch.manual_seed(0)
-    modes, pace, net = noise_of_the_data(), Pace(torch.ones(K)), Low()
+    modes, pace, net = noise_of_the_data(), EntryPace(torch.ones(K)), Low()
     denoiser = Denoiser(net, VP, "edm", sigma_data=1.0)
     adam = torch.optim.Adam(net.parameters(), 1e-3)
     share = (modes.spectrum / modes.spectrum.sum()).sqrt()

@@ -6,7 +6,7 @@ from kedge.paths.flexible import Flexible, LearnedFlexible
 from kedge.paths.from_point import FromPoint
 from kedge.paths.gaussian import GaussianPath, Quantity, affine, combine, transition
 from kedge.paths.linear import LinearPath
-from kedge.paths.modes import CosineModes, Pace
+from kedge.paths.modes import CosineModes, EntryPace
 from kedge.paths.phase_bridge import PhaseBridge
 from kedge.paths.rectified import Rectified
 from kedge.paths.tabled import Tabled
@@ -18,12 +18,12 @@ __all__ = [
     "Cosine",
     "CosineModes",
     "Damped",
+    "EntryPace",
     "Flexible",
     "FromPoint",
     "GaussianPath",
     "LearnedFlexible",
     "LinearPath",
-    "Pace",
     "PhaseBridge",
     "Quantity",
     "Rectified",

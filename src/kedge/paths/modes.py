@@ -15,7 +15,7 @@ from kedge.paths.gaussian import GaussianPath
 
 
 @dataclass(frozen=True, eq=False)
-class Pace:
+class EntryPace:
     """How the levels of entries follow one level: where the whole stands at alpha, entry k stands at `alpha^rate_k`.
 
     On a variance-preserving path that is the process `dx_k = -rate_k beta / 2 x_k dt + sqrt(rate_k beta) dW_k`, whose
@@ -31,7 +31,7 @@ class Pace:
 
     def __post_init__(self) -> None:
         if not bool((self.rate.detach() >= 1).all()):
-            raise ValueError("Pace: rates are 1 or more; the slowest entry gives the time, and its rate is 1")
+            raise ValueError("EntryPace: rates are 1 or more; the slowest entry gives the time, and its rate is 1")
 
     def times(self, path: GaussianPath, t: Level) -> Tensor:
         """`[*t, *entries]`. With `alpha^2 / (alpha^2 + sigma^2) = sigmoid(log_snr)` to the power of the rate,

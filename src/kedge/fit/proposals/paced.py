@@ -9,16 +9,16 @@ from torch import Tensor
 from kedge.fit.draw import Draw, Proposal
 from kedge.noise import Noise
 from kedge.paths.gaussian import GaussianPath
-from kedge.paths.modes import Pace
+from kedge.paths.modes import EntryPace
 from kedge.tree import Tree
 
 
 @dataclass(frozen=True, eq=False)
 class PacedLevels:
-    """Another law's levels, each as one level for every entry: see `kedge.paths.Pace`."""
+    """Another law's levels, each as one level for every entry: see `kedge.paths.EntryPace`."""
 
     proposal: Proposal
-    pace: Pace
+    pace: EntryPace
 
     def times(self, path: GaussianPath, u: Tensor) -> Tensor:
         """Those of the slowest entry."""

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import torch
 
 from kedge.paths.gaussian import GaussianPath
-from kedge.paths.modes import Pace
+from kedge.paths.modes import EntryPace
 from kedge.walk.grids.levels import Grid, Levels
 
 
 @dataclass(frozen=True, eq=False)
 class Paced:
-    """The levels of another grid, each as one level for every entry: see `kedge.paths.Pace`."""
+    """The levels of another grid, each as one level for every entry: see `kedge.paths.EntryPace`."""
 
     grid: Grid
-    pace: Pace
+    pace: EntryPace
 
     def levels(self, path: GaussianPath) -> Levels:
         """`[N + 1, *entries]`."""
