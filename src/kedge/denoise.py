@@ -200,7 +200,8 @@ class Accelerating(nn.Module):
         self, net: Callable[..., Any], path: PhaseBridge, sigma_data: float = 1.0, hears: Hearing = "c_noise"
     ) -> None:
         super().__init__()
-        self.net, self.path, self.sigma_data, self.hears = net, path, sigma_data, hears
+        self.net, self.path, self.sigma_data = net, path, sigma_data
+        self.hears: Hearing = hears
 
     def forward(self, x_t: Tree, t: Level, cond: Any = None) -> Any:
         """The expected clean x; the field `"v"` is 0."""

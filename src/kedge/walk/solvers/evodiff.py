@@ -104,11 +104,10 @@ class EVODiff:
 
     def _probe(self, step: Balanced, m_0: Tensor, m_1: Tensor) -> tuple[Tensor, Tensor, Any]:
         """`alpha_s w / (2 r_i) D_1`, D_1 and r_i."""
-        if not self.adapt:
-            D_1 = m_0 - m_1
-            return scaled(0.5 * step.gain / step.r, D_1), D_1, step.r
-        rho = self._rho(step, m_0, m_1)
+        rho: Any = self._rho(step, m_0, m_1) if self.adapt else 1.0
         D_1 = m_0 - rho * m_1
+        if not self.adapt:
+            return scaled(0.5 * step.gain / step.r, D_1), D_1, step.r
         r, gain = _lead(step.r, m_0), _lead(step.gain, m_0)
         r_i = r * torch.sigmoid(self.temperature * rho.abs()).clamp(0.25, 1.5)
         return 0.5 * gain / r_i * D_1, D_1, r_i
