@@ -20,7 +20,7 @@ pytestmark = pytest.mark.system
 VE = PATHS["VE"]
 
 
-@pytest.mark.parametrize(("churn", "low", "high"), [(4.0, 0.05, 10.0), (80.0, 0.1, 1.0)])
+@pytest.mark.parametrize(("churn", "low", "high"), [(2.0, 0.05, 10.0), (80.0, 0.1, 1.0)])
 def test_it_is_algorithm_2(churn: float, low: float, high: float) -> None:
     D, grid = mixture().denoiser(VE), Rho(8, scale_max=20.0)
     t = [float(v) for v in grid.levels(VE).rows()]
