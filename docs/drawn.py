@@ -85,6 +85,11 @@ def draw() -> None:
     draw_weightings(result["weightings"])
 
 
+def stored_results(folder: Path, pattern: str = "*.json") -> dict[str, dict[str, Any]]:
+    """Each job's result in a folder, by the job's name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(pattern))}
+
+
 def measured() -> dict[str, Any]:
     """The stored result; says in one line what to do where there is none."""
     where = RESULT.relative_to(DOCS.parent)

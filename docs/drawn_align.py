@@ -5,13 +5,12 @@ A Sphinx extension, as `drawn` is. What is missing is said where it would stand;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawn import COLOURS, DOCS, MARKERS, NOTHING, Page, figure_of, plain, table, write, write_origin
+from drawn import COLOURS, DOCS, MARKERS, NOTHING, Page, figure_of, plain, stored_results, table, write, write_origin
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 
@@ -57,7 +56,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 def draw(stored: Path = STORED) -> None:
     """All of it."""
-    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(stored.glob("*.json"))}
+    results = stored_results(stored)
     write_origin("align_origin", "bench-align", results)
     draw_frontier(results)
     draw_planners(results)

@@ -5,7 +5,6 @@ A Sphinx extension, as `drawn` is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from drawn import BLUE, COLOURS, DOCS, DRAWN, GREEN, ORANGE, VERMILION, Page, figure_of, plain, table, write
+from drawn import (
+    BLUE,
+    COLOURS,
+    DOCS,
+    DRAWN,
+    GREEN,
+    ORANGE,
+    VERMILION,
+    Page,
+    figure_of,
+    plain,
+    stored_results,
+    table,
+    write,
+)
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread, imsave
@@ -44,7 +57,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 def draw(stored: Path = STORED) -> None:
     """All of it."""
     draw_pictures()
-    draw_scores({path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(stored.glob("head*.json"))})
+    draw_scores(stored_results(stored, "head*.json"))
     law, path = two_modes(), kedge.paths.VarianceExploding()
     draw_path(law)
     draw_denoiser(law, path)

@@ -6,18 +6,18 @@ A Sphinx extension, as `drawn` is. What is missing is said where it would stand;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawn import COLOURS, DOCS, MARKERS, NOTHING, Page, figure_of, plain, table, write, write_origin
+from drawn import COLOURS, DOCS, MARKERS, NOTHING, Page, figure_of, plain, stored_results, table, write, write_origin
 from drawn_fv import banded, legend
+from drawn_planners import over
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 
-from kedge.run.statistics import interval, paired
+from kedge.run.statistics import paired
 
 STORED = DOCS.parent / "benchmarks" / "results" / "kitchen"
 TASKS = ("partial", "mixed")
@@ -46,7 +46,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 def draw(stored: Path = STORED) -> None:
     """All of it."""
-    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(stored.glob("*.json"))}
+    results = stored_results(stored)
     write_origin("kitchen_origin", "bench-kitchen", results)
     found = of_arms(results)
     write("kitchen_scores", scores(found) if found else NOTHING)
@@ -69,13 +69,6 @@ def ends(runs: Runs, place: int = -1) -> list[np.ndarray]:
     return [np.asarray(run["checkpoints"][place]["score"]) for run in runs]
 
 
-def cell(rows: Sequence[np.ndarray]) -> str:
-    """A mean and its interval; with how many training seeds, where these are fewer than three."""
-    value = interval(rows, same_starts=True)
-    few = f" ({len(rows)} seed{'s' if len(rows) > 1 else ''})" if len(rows) < 3 else ""
-    return f"{value.mean:.0f} [{value.low:.0f}, {value.high:.0f}]{few}"
-
-
 def scores(found: Mapping[tuple[str, str], Runs]) -> str:
     """A row an arm: the score in each kitchen, at a fifth of the training too, and what it took."""
     lines = []
@@ -86,8 +79,8 @@ def scores(found: Mapping[tuple[str, str], Runs]) -> str:
         lines.append(
             [
                 ARMS[arm],
-                *(cell(ends(mine[task])) if task in mine else "" for task in TASKS),
-                *(cell(ends(mine[task], fifth(mine[task][0]))) if task in mine else "" for task in TASKS),
+                *(over(ends(mine[task]), ".0f") if task in mine else "" for task in TASKS),
+                *(over(ends(mine[task], fifth(mine[task][0])), ".0f") if task in mine else "" for task in TASKS),
                 f"{last[0]['step']:,}",
                 f"{np.median([point['cpu'] for point in last]) / 60:.0f}",
                 f"{np.median(times):.0f}" if times else "",

@@ -5,13 +5,12 @@ A Sphinx extension, as `drawn` is. What is missing is said where it would stand;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawn import DOCS, NOTHING, table, write, write_origin
+from drawn import DOCS, NOTHING, stored_results, table, write, write_origin
 from sphinx.application import Sphinx
 
 from kedge.run.statistics import interval
@@ -65,7 +64,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 def draw(stored: Path = STORED) -> None:
     """All of it."""
-    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(stored.glob("*.json"))}
+    results = stored_results(stored)
     write_origin("planners_origin", "bench-planners", results)
     found = of_arms(results)
     write("planners_scores", rows(found, list(CHANGES), score) if found else NOTHING)

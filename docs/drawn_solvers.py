@@ -5,13 +5,12 @@ A Sphinx extension, as `drawn` is. What is missing is said where it would stand;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawn import COLOURS, DOCS, MARKERS, NOTHING, Page, figure_of, plain, table, write, write_origin
+from drawn import COLOURS, DOCS, MARKERS, NOTHING, Page, figure_of, plain, stored_results, table, write, write_origin
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
@@ -37,7 +36,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 def draw(stored: Path = STORED) -> None:
     """All of it."""
-    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(stored.glob("*.json"))}
+    results = stored_results(stored)
     whole = {name: found for name, found in results.items() if found["settings"]["scale"] == "full"}
     write_origin("solvers_origin", "bench-solvers", whole)
     rows = {name: whole[name]["rows"] for name in PROBLEMS if name in whole}

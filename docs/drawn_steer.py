@@ -5,14 +5,13 @@ A Sphinx extension, as `drawn` is. What is missing is said where it would stand;
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawn import DOCS, NOTHING, table, write, write_origin
+from drawn import DOCS, NOTHING, stored_results, table, write, write_origin
 from sphinx.application import Sphinx
 
 from kedge.run.statistics import interval
@@ -41,7 +40,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 def draw(stored: Path = STORED) -> None:
     """All of it."""
-    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(stored.glob("*.json"))}
+    results = stored_results(stored)
     write_origin("steer_origin", "bench-steer", results)
     for to in ("sketch", "point"):
         draw_plans(to, results.get(f"plans-{to}"), results.get("times"))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from drawn import DOCS, NOTHING, table, write, write_origin
+from drawn import DOCS, NOTHING, stored_results, table, write, write_origin
 from sphinx.application import Sphinx
 
 STORED = DOCS.parent / "benchmarks" / "results" / "planners"
@@ -34,7 +33,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 def draw(stored: Path = STORED) -> None:
     """The table, what the critic knows, and where both come from."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(stored.glob("unseen-*.json"))}
+    found = stored_results(stored, "unseen-*.json")
     write_origin("unseen_origin", "bench-unseen", found)
     rows = [_row(title, found[f"unseen-{arm}"]) for arm, title in ARMS.items() if f"unseen-{arm}" in found]
     head = ["", "solved, %", "untouched, %", "score", "edges tried a search", "s an episode", "s of training"]

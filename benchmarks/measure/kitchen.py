@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from kedge import recipes
 from kedge.data import Trajectories
@@ -15,8 +14,8 @@ from kedge.envs import Kitchen
 from kedge.run.evaluate import REPORTING, evaluate
 from kedge.run.scores import Scores
 from measure.jobs import Job, Store, plain
-from measure.planning import Scale
-from measure.trained import Kept, advance
+from measure.planning import Scale, known, recipe
+from measure.trained import Kept, followed
 
 SEEDS, TASKS = (0, 1, 2), ("partial", "mixed")
 DEMONSTRATIONS = 137_000
@@ -75,7 +74,7 @@ def jobs(scale: Scale) -> list[Job]:
 def settings(scale: Scale, name: str, task: str, seed: int) -> dict[str, Any]:
     """All that a job's result depends on."""
     less = {"steps": 10, "batch": 8, "width": 32, "candidates": 2, "evaluations": 2} if scale.small else {}
-    made = recipe(ARMS[name], task, less)
+    made = suited(ARMS[name], task, less)
     return {
         "kind": "curve",
         "scale": scale.name,
@@ -92,10 +91,10 @@ def settings(scale: Scale, name: str, task: str, seed: int) -> dict[str, Any]:
     }
 
 
-def recipe(arm: Arm, task: str, less: Mapping[str, Any]) -> Any:
+def suited(arm: Arm, task: str, less: Mapping[str, Any]) -> Any:
     """The arm's recipe, suited to the kitchen."""
     kind = getattr(recipes, arm.recipe)
-    there = {**arm.fields, **{name: value for name, value in less.items() if name in kind.__dataclass_fields__}}
+    there = {**arm.fields, **known(kind, less)}
     return kind.suited(Kitchen(task), **there) if hasattr(kind, "suited") else kind(**there)
 
 
@@ -110,17 +109,11 @@ def curve(job: Job, store: Store) -> dict[str, Any]:
     """One training, looked at on the way. A killed one goes on from its last look."""
     settings = job.settings
     kitchen, logs = logged(settings, store)
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in settings["fields"].items()}
-    made = getattr(recipes, settings["recipe"])(**given)
-    training = made.training(logs, store.work(job) / "run", seed=settings["seed"], progress=False, task=kitchen.name)
+    training = recipe(settings).training(
+        logs, store.work(job) / "run", seed=settings["seed"], progress=False, task=kitchen.name
+    )
     kept = Kept.of(store.work(job) / "kept.json")
-    for step in settings["checkpoints"]:
-        if any(point["step"] == step for point in kept.checkpoints):
-            continue
-        advance(training, step, kept)
-        with torch.random.fork_rng(devices=[]):
-            kept.checkpoints.append(looked_at(training, kitchen, settings, kept))
-        kept.save()
+    followed(training, kept, settings["checkpoints"], lambda: looked_at(training, kitchen, settings, kept))
     last = kept.checkpoints[-1]
     done, cpu = np.mean(last["score"]), last["cpu"]
     return {

@@ -11,7 +11,7 @@ import csv
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from kedge.steer import Box, StayOff
 from kedge.train.checkpoint import weights_step
 from measure.finetuned import cloned
 from measure.jobs import Job, Store, plain
-from measure.planning import Scale
+from measure.planning import Scale, known, recipe
 from measure.queue import ROOT
 from measure.trained import logged, outcome, said
 from measure.unseen import on_map
@@ -221,8 +221,7 @@ def fields_of(arm: Arm, small: bool) -> dict[str, Any]:
         return {"clone": CLONE | ({"steps": 10, "width": 16} if small else {}), "walk": CLONE_WALK}
     kind = getattr(recipes, arm.recipe)
     less = {"steps": 8, "model_steps": 4, "batch": 8, "width": 32, "candidates": 4} if small else {}
-    less = {name: value for name, value in less.items() if name in {field.name for field in fields(kind)}}
-    return plain(asdict(kind(**{**arm.fields, **less})))
+    return plain(asdict(kind(**{**arm.fields, **known(kind, less)})))
 
 
 def maze_of(settings: Mapping[str, Any]) -> Maze2D:
@@ -275,13 +274,13 @@ def prepared(settings: Mapping[str, Any], logs: Trajectories, store: Store) -> t
         return replace(policy, name="cloned"), {"wall": time.perf_counter() - begun, "steps": steps}
     shared = {name: settings[name] for name in ("scale", "maze", "demonstrations", "recipe", "fields", "seed")}
     owner = Job(f"trained-{settings['recipe']}-{settings['seed']}", shared | {"kind": "trained"})
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in settings["fields"].items()}
     run = store.work(owner) / "run"
     with store.held(owner.name, wait=True):
         lent(run, shared)
-        if weights_step(run / "weights.safetensors") != given["steps"]:
-            recipe = getattr(recipes, settings["recipe"])(**given)
-            recipe.train(logs, run=run, seed=settings["seed"], progress=False, task=Maze2D(settings["maze"]).name)
+        if weights_step(run / "weights.safetensors") != settings["fields"]["steps"]:
+            recipe(settings).train(
+                logs, run=run, seed=settings["seed"], progress=False, task=Maze2D(settings["maze"]).name
+            )
     return recipes.load(run), clocked(run)
 
 

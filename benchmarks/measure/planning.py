@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from kedge import recipes
 from kedge.recipes import DV, FV
-from kedge.recipes.planning import Planning
 from kedge.run.evaluate import REPORTING
 from measure.exact import PROBLEMS
 from measure.jobs import Job
@@ -223,11 +223,16 @@ def letter(scale: Scale) -> Iterator[Job]:
         yield Job(f"gpu-{name}-large-0", settings, alone=True, gpu=not scale.small)
 
 
-def recipe(settings: dict[str, Any]) -> Planning:
-    """A recipe of what JSON kept of it."""
-    fields: dict[str, Any] = settings["fields"]
+def recipe(settings: Mapping[str, Any]) -> Any:
+    """A recipe of what JSON kept of it: FV, where it does not say which."""
+    fields: Mapping[str, Any] = settings["fields"]
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return (DV if settings.get("recipe") == "DV" else FV)(**given)
+    return getattr(recipes, settings.get("recipe", "FV"))(**given)
+
+
+def known(kind: type, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the changes that a recipe has a field for."""
+    return {name: value for name, value in changes.items() if name in kind.__dataclass_fields__}
 
 
 def _shared(scale: Scale, maze: str, seed: int) -> dict[str, Any]:

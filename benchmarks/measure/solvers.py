@@ -22,6 +22,7 @@ from kedge.distill import (
     Subject,
     Teachings,
     distilled_steps,
+    endpoint_error,
     statistics_of,
     tangent,
     teacher_ends,
@@ -117,14 +118,12 @@ class Problem:
 
     fitted: what grids and solvers are fitted to
     tried:  the same with other samples and other noise
-    ends:   where the long walks of the second end
     scale:  of the data, which errors are told in
     free:   whether nothing of a sample is known, and no condition: some solvers want that
     """
 
     fitted: Subject
     tried: Subject
-    ends: Tensor
     scale: float
     free: bool
 
@@ -165,13 +164,23 @@ class Problem:
             self.fitted.denoiser, DDIM(), grid, self.fitted.start(), self.fitted.cond, hooks=walk.hooks
         )
 
+    @cached_property
+    def taught(self) -> Tensor:
+        """Where the long walks of the first end, for the grid that is learned from them."""
+        return teacher_ends(self.fitted, TEACHER)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """Where those of the second end."""
+        return teacher_ends(self.tried, TEACHER)
+
     def learned(self, solver: Any, n: int) -> Any:
         """The grid that is learned from long walks."""
-        return Imitation().grid(self.fitted, solver, n, teacher_ends(self.fitted, TEACHER))
+        return Imitation().grid(self.fitted, solver, n, self.taught)
 
     def error(self, solver: Any, grid: Any) -> float:
         """How far walks end from where they should."""
-        return float(self.tried.rms(self.tried.walked(solver, grid), self.ends)) / self.scale
+        return endpoint_error(self.tried, solver, grid, self.ends) / self.scale
 
 
 def jobs(scale: Scale) -> list[Job]:
@@ -221,7 +230,7 @@ def of_mixture(name: str) -> Problem:
         Subject(mixture.denoiser(path), mixture.sample(SAMPLES, seeds=seed), 0.01, 80.0, seed=seed) for seed in (0, 1)
     )
     scale = float(mixture.covariance.diagonal().mean().sqrt())
-    return Problem(fitted, tried, teacher_ends(tried, TEACHER), scale, free=True)
+    return Problem(fitted, tried, scale, free=True)
 
 
 def of_planner(agent: Any, logs: Any, starts: int) -> Problem:
@@ -229,7 +238,7 @@ def of_planner(agent: Any, logs: Any, starts: int) -> Problem:
     fit = FitGrid(samples=starts)
     planner = agent.proposer
     (fitted, _), (tried, _) = (fit.subject(planner, agent, logs, seed) for seed in (0, 1))
-    return Problem(fitted, tried, teacher_ends(tried, TEACHER), 1.0, free=False)
+    return Problem(fitted, tried, 1.0, free=False)
 
 
 def errors(job: Job, store: Store) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -119,14 +120,7 @@ def curve(job: Job, store: Store) -> dict[str, Any]:
     if training.trainer.step == 0:
         same_critic(training, settings["seed"])
     kept = Kept.of(store.work(job) / "kept.json")
-    for step in settings["checkpoints"]:
-        if step <= training.trainer.step and any(point["step"] == step for point in kept.checkpoints):
-            continue
-        kept.checkpoints = [point for point in kept.checkpoints if point["step"] < step]
-        advance(training, step, kept)
-        with torch.random.fork_rng(devices=[]):
-            kept.checkpoints.append(looked_at(training, maze, settings, kept))
-        kept.save()
+    followed(training, kept, settings["checkpoints"], lambda: looked_at(training, maze, settings, kept))
     return {
         "said": _said_of(kept.checkpoints[-1]),
         "parameters": {name: _size(module) for name, module in training.models.trained().items()},
@@ -135,7 +129,19 @@ def curve(job: Job, store: Store) -> dict[str, Any]:
     }
 
 
-def advance(training: Training, step: int, kept: Kept) -> None:
+def followed(training: Any, kept: Kept, checkpoints: Sequence[int], look: Callable[[], dict[str, Any]]) -> None:
+    """Trains from one checkpoint to the next, and looks at each; what has been looked at is left alone."""
+    for step in checkpoints:
+        if step <= training.trainer.step and any(point["step"] == step for point in kept.checkpoints):
+            continue
+        kept.checkpoints = [point for point in kept.checkpoints if point["step"] < step]
+        advance(training, step, kept)
+        with torch.random.fork_rng(devices=[]):
+            kept.checkpoints.append(look())
+        kept.save()
+
+
+def advance(training: Any, step: int, kept: Kept) -> None:
     """Trains up to a step, and saves there; a run that is there already is left alone."""
     trainer = training.trainer
     if trainer.step >= step:

@@ -106,6 +106,7 @@ class GaussianPath(ABC):
         """The time at which `sigma / alpha` has this value."""
         return self.time_of(-2 * el.log(noise_scale))
 
+    @final
     def prior(
         self,
         shape: Sequence[int] | Mapping[str, Sequence[int]],
@@ -126,6 +127,10 @@ class GaussianPath(ABC):
         else:
             noise = seeds if isinstance(seeds, Noise) else Noise.of(seeds, first_leaf(like).shape[0], device)
             z = normal_like(like, noise, step=-1)
+        return self._ended(z)
+
+    def _ended(self, z: Tree) -> Any:
+        """What standard normal noise is at the noise end."""
         return tree_map(lambda z: z * self.sigma(self.t_max), z)
 
     @final

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn, get_args
 
 import torch
@@ -13,9 +13,8 @@ from torch import Tensor
 from kedge.elementary import Level
 from kedge.kernels import Kernel
 from kedge.matrix import Matrix
-from kedge.noise import Noise, Seeds, normal_like
 from kedge.paths.gaussian import GaussianPath, Quantity, affine, transition
-from kedge.tree import Tree, first_leaf, tree_map
+from kedge.tree import Tree, tree_map
 
 SUBSTEPS = 64
 """Steps of order 4 for each unit of log-SNR by which the flow's own matrix is solved."""
@@ -74,19 +73,9 @@ class LinearPath(GaussianPath):
         """`exp(-log_snr / 2)`."""
         return torch.exp(-0.5 * self.log_snr(t)) if isinstance(t, Tensor) else math.exp(-0.5 * self.log_snr(t))
 
-    def prior(
-        self,
-        shape: Sequence[int] | Mapping[str, Sequence[int]],
-        seeds: Noise | Seeds = None,
-        dtype: torch.dtype | None = None,
-        device: Any = None,
-    ) -> Any:
-        """The noise end, `N(0, C(t_max))`: see `GaussianPath.prior`."""
-        shapes = dict(shape) if isinstance(shape, Mapping) else {"": shape}
-        like: Tree = {name: torch.empty(tuple(s), dtype=dtype, device=device) for name, s in shapes.items()}
-        like = like if isinstance(shape, Mapping) else like[""]
-        noise = Noise.of(seeds, first_leaf(like).shape[0], device)
-        return self.root(self.t_max)(normal_like(like, noise, step=-1))
+    def _ended(self, z: Tree) -> Any:
+        """`N(0, C(t_max))`."""
+        return self.root(self.t_max)(z)
 
     def perturb(self, x: Tree, t: Level, z: Tree | None = None) -> Any:
         """`x_t = M x + L z`; z from torch's generator where none is given."""

@@ -14,12 +14,8 @@ from kedge.kernels import Point
 from kedge.paths.gaussian import GaussianPath, combine, transition
 from kedge.tree import Tree
 from kedge.walk.solvers.exponential import Weights, ends, part_way, weights
+from kedge.walk.solvers.interpolation import REACH, SDE_REACH
 from kedge.walk.state import Density, State, Step
-
-REACH, SDE_REACH = 1000.0, 10.0
-"""How many times its own length an earlier step may be extrapolated: over the flow, whose estimates differ by h and by
-rounding; and over the SDE, whose estimates differ by noise of size sqrt(h).
-"""
 
 Form = Literal["midpoint", "taylor"]
 """How a single slope is weighed: by half the weight of 1, or by its own integral."""

@@ -12,9 +12,8 @@ from torch import Tensor
 from kedge import elementary as el
 from kedge.elementary import Level
 from kedge.paths.gaussian import GaussianPath
-from kedge.walk.solvers.dpm_solver_pp import REACH
 from kedge.walk.solvers.exponential import half_log_snr, spans
-from kedge.walk.solvers.interpolation import newton
+from kedge.walk.solvers.interpolation import REACH, newton
 from kedge.walk.solvers.statistics import Statistics
 
 

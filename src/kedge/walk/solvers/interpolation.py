@@ -9,8 +9,10 @@ from typing import Any
 from kedge import elementary as el
 from kedge.elementary import Level
 
-REACH = 1000.0
-"""How many times its own length an earlier step may be extrapolated: beyond it, its slope is rounding."""
+REACH, SDE_REACH = 1000.0, 10.0
+"""How many times its own length an earlier step may be extrapolated: over the flow, whose estimates differ by h and by
+rounding; and over the SDE, whose estimates differ by noise of size sqrt(h).
+"""
 
 
 def interpolated(nodes: Sequence[Level], moments: Sequence[Level]) -> tuple[Any, ...]:

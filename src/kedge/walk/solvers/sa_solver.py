@@ -11,9 +11,9 @@ from kedge.denoise import Estimator
 from kedge.elementary import Level
 from kedge.paths.gaussian import GaussianPath, affine, combine, transition
 from kedge.tree import Tree
-from kedge.walk.solvers.dpm_solver_pp import REACH, SDE_REACH
 from kedge.walk.solvers.exponential import ends, half_log_snr, spans
-from kedge.walk.solvers.interpolation import newton
+from kedge.walk.solvers.interpolation import REACH, SDE_REACH, newton
+from kedge.walk.solvers.noise_steps import to_noise
 from kedge.walk.state import Density, State, Step
 
 ORDERS = 4
@@ -117,7 +117,7 @@ class SASolver:
     def _planned(self, path: GaussianPath, levels: Sequence[Level], i: int) -> Adams:
         if ends(levels[i + 1]):
             return Adams((), 0.0, ((1.0,),) * (self._kept + 1), 0.0, None)
-        eps = _eps(path, levels[i]) if self.predict == "eps" else None
+        eps = to_noise(path, levels[i]) if self.predict == "eps" else None
         step = self._integral(path, levels[i], levels[i + 1])
         most = min(self._kept, i) if self.corrector else 0
         corrections = tuple(self._correction(path, levels, i, known) for known in range(1, most + 1))
@@ -203,13 +203,6 @@ class SASolver:
         if coefficients.eps is None:
             return x_hat
         return affine(coefficients.eps[0], x, coefficients.eps[1], x_hat)
-
-
-def _eps(path: GaussianPath, t: Level) -> tuple[Any, Any]:
-    """`(a, b)` of `eps = a x_t + b x_hat`; nothing at the clean end, where no step begins."""
-    above = el.where(t == 0, path.t_max, t)
-    a, b = path.from_clean("eps", above)
-    return el.where(t == 0, 0.0, a), el.where(t == 0, 0.0, b)
 
 
 def _spread(noise: Level, h: Level, eps: bool) -> Any:
