@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,18 @@ from torch import Tensor
 from kedge.distill import (
     Imitation,
     Klub,
+    SolverSchedule,
     Subject,
     Teachings,
     distilled_steps,
     endpoint_error,
+    search_solver,
     statistics_of,
     tangent,
     teacher_ends,
     variances_of,
 )
+from kedge.distill.imitate import by_hand, scales_of
 from kedge.exact import GaussianMixture
 from kedge.paths import Trig, VariancePreserving
 from kedge.recipes.grid import FitGrid
@@ -37,6 +40,7 @@ from kedge.walk.solvers import (
     DDIM,
     DEIS,
     AdamsBashforth,
+    Decision,
     DPMSolver,
     DPMSolverPP,
     DPMSolverV3,
@@ -110,6 +114,11 @@ GRIDS: dict[str, Callable[[Problem, int], Any]] = {
 LEARNED = "ld3"
 """Fitted to a solver, so that it is a column of its own: to those of one evaluation a step."""
 TAUGHT = ("DDIM", "DPM-Solver++ 2M")
+UNIFIED, SEARCHED = "Unified", "s3"
+"""A pair whose steps and levels are searched together."""
+TRIES = 300
+DECISIONS = Decision(1), Decision(2, slope="half"), Decision(3), Decision(2, corrector=3, slope="half")
+"""Where the search begins, on every grid by hand: DDIM, DPM-Solver++ 2M, 3M and UniPC 2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +187,17 @@ class Problem:
         """The grid that is learned from long walks."""
         return Imitation().grid(self.fitted, solver, n, self.taught)
 
+    def searched(self, n: int) -> SolverSchedule:
+        """The steps and levels that are searched for together."""
+        grids = [tuple(scales_of(grid, self.fitted).tolist()) for grid in by_hand(self.fitted, n).values()]
+        known = [SolverSchedule(grid, (decision,) * n) for grid in grids for decision in DECISIONS]
+        score = partial(self._of_schedule, self.fitted, self.taught)
+        return search_solver(score, known, TRIES).best
+
+    @staticmethod
+    def _of_schedule(subject: Subject, ends: Tensor, schedule: SolverSchedule) -> float:
+        return endpoint_error(subject, schedule.solver(), schedule, ends)
+
     def error(self, solver: Any, grid: Any) -> float:
         """How far walks end from where they should."""
         return endpoint_error(self.tried, solver, grid, self.ends) / self.scale
@@ -185,7 +205,8 @@ class Problem:
 
 def jobs(scale: Scale) -> list[Job]:
     """The three problems; then the scores of the pairs that come nearest on the last one."""
-    shared = {"scale": scale.name, "solvers": sorted([*SOLVERS, *FITTED_SOLVERS]), "grids": sorted([*GRIDS, LEARNED])}
+    pairs = {"solvers": sorted([*SOLVERS, *FITTED_SOLVERS, UNIFIED]), "grids": sorted([*GRIDS, LEARNED, SEARCHED])}
+    shared: dict[str, Any] = {"scale": scale.name, **pairs}
     shared |= {"budgets": list(BUDGETS[:3] if scale.small else BUDGETS)}
     fv = settings(scale, PLANNERS["fv"], "fv", 1)
     trained = {"maze": "large", "demonstrations": scale.demonstrations, **fv, "starts": min(STARTS, scale.starts)}
@@ -252,8 +273,8 @@ def errors(job: Job, store: Store) -> dict[str, Any]:
         problem = of_mixture(told["problem"])
     rows = [
         {"solver": solver, "grid": grid, **along(problem, solver, grid, told["budgets"])}
-        for solver in (*SOLVERS, *FITTED_SOLVERS)
-        for grid in (*GRIDS, LEARNED)
+        for solver in told["solvers"]
+        for grid in told["grids"]
     ]
     rows = [row for row in rows if row["budgets"]]
     found = best(rows, 5)
@@ -275,6 +296,11 @@ def made(problem: Problem, solver: str, grid: str, budget: int) -> tuple[Any, An
     """The solver and its grid; None where no number of steps takes so many evaluations, or one of them is not for this
     problem.
     """
+    if solver == UNIFIED or grid == SEARCHED:
+        if (solver, grid) != (UNIFIED, SEARCHED) or budget > FEW:
+            return None
+        found = problem.searched(budget)
+        return found.solver(), found
     own = SOLVERS.get(solver)
     steps = budget if own is None else steps_for(own, budget)
     if steps is None or steps < 2 or (solver == "DPM-Solver-v3" and not problem.free):
