@@ -83,6 +83,7 @@ SOLVERS: dict[str, Any] = {
     "UniPC 3": UniPC(3),
     "DEIS 2": DEIS(2),
     "DEIS 3": DEIS(3),
+    "DEIS 3, log-SNR": DEIS(3, "log_snr"),
     "Adams-Bashforth 2": AdamsBashforth(2),
     "Adams-Bashforth 3": AdamsBashforth(3),
     "SA-Solver, no noise": SASolver(3, 4, 0.0),
@@ -92,8 +93,8 @@ SOLVERS: dict[str, Any] = {
 CLAIMED: dict[str, int] = {
     "Euler": 1, "Heun": 2, "Runge-Kutta 4": 4, "DDIM": 1, "DPM-Solver 2": 2, "DPM-Solver 3": 3,
     "DPM-Solver++ 2M": 2, "DPM-Solver++ 3M": 2, "DPM-Solver++ 2S": 2, "DPM-Solver++ 3S": 3, "UniPC 2": 3, "UniPC 3": 3,
-    "DEIS 2": 2, "DEIS 3": 2, "Adams-Bashforth 2": 2, "Adams-Bashforth 3": 2, "SA-Solver, no noise": 3, "EVODiff": 1,
-    "EVODiff, coefficients held": 2,
+    "DEIS 2": 2, "DEIS 3": 2, "DEIS 3, log-SNR": 2, "Adams-Bashforth 2": 2, "Adams-Bashforth 3": 2,
+    "SA-Solver, no noise": 3, "EVODiff": 1, "EVODiff, coefficients held": 2,
 }  # fmt: skip
 """The order of a whole walk that begins as it does by default: multistep solvers begin at lower orders."""
 FITTED_SOLVERS: dict[str, Callable[[Problem, Any], Any]] = {
