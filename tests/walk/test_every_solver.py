@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -91,9 +91,12 @@ CASES: dict[str, dict[str, Case]] = {
 }
 """By the exported name, each line that makes one: what it claims."""
 
-APART = {"Band", "DPMSolverV3", "Decision", "LinearMultistep", "Mixed", "Statistics", "Unified"}
+APART = {"Band", "DPMSolverV3", "Decision", "LinearMultistep", "Mixed", "Statistics", "Unified"} | {
+    "NAMED",
+    "SolverName",
+}
 """Those that are made of a model, of a search or for a process of their own, and what they are made of: each has its
-test in `tests/systems`.
+test in `tests/systems`. And the names of some.
 """
 
 ALL = {line: case for lines in CASES.values() for line, case in lines.items()}
@@ -146,6 +149,11 @@ def test_its_order_on_a_mixture(line: str) -> None:
     errors = [float((flow(path, made(line), levels_for(case, path, m)) - reference()).norm()) for m in (n, 2 * n)]
     assert case.order is not None
     assert abs(math.log2(errors[0] / errors[1]) - case.order) < 0.15
+
+
+def test_names_take_one_evaluation_a_step() -> None:
+    assert tuple(kedge.solvers.NAMED) == get_args(kedge.solvers.SolverName)
+    assert {solver.evaluations(5) for solver in kedge.solvers.NAMED.values()} == {5}
 
 
 @those(order=4)

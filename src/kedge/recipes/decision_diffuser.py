@@ -19,10 +19,11 @@ from kedge.guide import Composed
 from kedge.plan import Agent
 from kedge.recipes import networks
 from kedge.recipes.networks import Models, Sizes
-from kedge.recipes.planning import CriticName, FollowerName, Planning, SolverName
+from kedge.recipes.planning import CriticName, FollowerName, Planning
 from kedge.recipes.sources import Companion
 from kedge.train import Batch
 from kedge.walk.hooks import Cool
+from kedge.walk.solvers import SolverName
 
 RETURN = "returns"
 

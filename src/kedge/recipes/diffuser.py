@@ -12,9 +12,9 @@ from kedge.recipes.planning import (
     Planning,
     Prediction,
     Scale,
-    SolverName,
     WeightingName,
 )
+from kedge.walk.solvers import SolverName
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from kedge.noise import Noise
 from kedge.plan import Agent, Anchored, Planner
 from kedge.plan.anchored import CONFIDENCE, clustered, placed
 from kedge.recipes.networks import Models, Sizes, known, network, path_of
-from kedge.recipes.planning import Planning, Prediction, SolverName
+from kedge.recipes.planning import Planning, Prediction
 from kedge.recipes.sources import Plans
 from kedge.slots import LEVEL_SLOT, SHOWN_SLOT, Z_SLOT
 from kedge.train import Batch, OptimiserSpec, Part, Tick
 from kedge.tree import first_leaf
+from kedge.walk.solvers import SolverName
 
 SEEN = 8192
 """Windows that anchors are clustered from."""

@@ -16,9 +16,9 @@ from kedge.recipes.planning import (
     PathName,
     Planning,
     Prediction,
-    SolverName,
     WeightingName,
 )
+from kedge.walk.solvers import SolverName
 
 
 @dataclass(frozen=True)

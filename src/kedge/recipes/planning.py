@@ -23,7 +23,7 @@ from kedge.recipes.training import Training, check_logs
 from kedge.train import AdamW, Muon, OptimiserSpec, Part, Shadow
 from kedge.walk.grids import Rho, Uniform
 from kedge.walk.grids.levels import Grid
-from kedge.walk.solvers import DDIM, DDPM, DPMSolverPP
+from kedge.walk.solvers import NAMED, SolverName
 from kedge.walk.state import Solver
 
 PathName = Literal["trig", "vp", "cosine"]
@@ -33,7 +33,6 @@ NetName = Literal["unet", "dit", "conv"]
 Scale = Literal["gaussian", "limits"]
 OptimiserName = Literal["muon", "adamw"]
 DecayName = Literal["linear", "cosine", "constant"]
-SolverName = Literal["2m", "ddim", "ddpm"]
 CriticName = Literal["mlp", "transformer", "none"]
 FollowerName = Literal["chase", "inverse", "inverse-diffusion"]
 StatesName = Literal["moving", "plain"]
@@ -121,7 +120,8 @@ class Planning:
     ema: float = 0.9999
     """The moving average's decay is never above this."""
     solver: SolverName = "2m"
-    """How a walk is stepped: DPM-Solver++(2M), DDIM or DDPM."""
+    """How a walk is stepped: DPM-Solver++ (2m, 3m), UniPC, DEIS, Adams-Bashforth (ab), SA-Solver without noise (sa),
+    DDIM, DDPM, Euler."""
     evaluations: int = 5
     """Network evaluations a plan."""
     scale_max: float = 10.0
@@ -268,7 +268,7 @@ class Planning:
 
     def stepping(self) -> Solver:
         """The solver of the walk."""
-        return {"2m": DPMSolverPP(order=2), "ddim": DDIM(), "ddpm": DDPM()}[self.solver]
+        return NAMED[self.solver]
 
     def levels(self) -> Grid:
         """The grid of the walk."""

@@ -18,7 +18,7 @@ from kedge.envs.layout import BALL
 from kedge.guide import Guide, keep_out
 from kedge.plan import Agent, Barred, Nearby, Plan, Planner
 from kedge.plan.proposer import candidate_seeds
-from kedge.run.play.scene import Point, Scene, Settings
+from kedge.run.play.scene import Point, Scene, Settings, Stepping
 from kedge.steer import (
     WAYS,
     Along,
@@ -32,12 +32,10 @@ from kedge.steer import (
     StochasticSampling,
     Way,
 )
-from kedge.walk.solvers import DDIM, DDPM, DPMSolverPP, Euler, Heun
+from kedge.walk.solvers import NAMED, Heun
 from kedge.walk.state import Hook, Solver, State
 
-SOLVERS: dict[str, Solver] = {
-    "2m": DPMSolverPP(order=2), "ddim": DDIM(), "ddpm": DDPM(), "euler": Euler(), "heun": Heun(),
-}  # fmt: skip
+SOLVERS: dict[Stepping, Solver] = {**NAMED, "heun": Heun()}
 
 CLEAR = 0.05
 """What guides leave between a plan and what is drawn, beyond the ball's radius where it is a wall."""

@@ -10,10 +10,11 @@ from typing import Any, Literal, get_args
 from kedge.envs.layout import Box
 from kedge.errors import InputError
 from kedge.steer import WAYS
+from kedge.walk.solvers import SolverName
 
 Point = tuple[float, float]
 Kind = Literal["wall", "zone", "gap", "way", "come", "keep"]
-SolverName = Literal["2m", "ddim", "ddpm", "euler", "heun"]
+Stepping = SolverName | Literal["heun"]
 
 THICK = 0.2
 """What is drawn as a box is at least so wide and so long."""
@@ -70,7 +71,7 @@ class Settings:
 
     candidates: int = 32
     steps: int = 5
-    solver: SolverName = "2m"
+    solver: Stepping = "2m"
     temperature: float = 1.0
     strength: float = 1.0
     way: str = "stochastic"
@@ -97,7 +98,7 @@ class Settings:
         return replace(self, **{name: int(value) if whole else float(value)})
 
 
-NAMED: dict[str, tuple[str, ...]] = {"solver": get_args(SolverName), "way": tuple(WAYS)}
+NAMED: dict[str, tuple[str, ...]] = {"solver": (*get_args(SolverName), "heun"), "way": tuple(WAYS)}
 """What the settings that have names may be called. A way of `kedge.steer` is how plans come to what was sketched."""
 
 RANGES: dict[str, tuple[float, float, bool]] = {

@@ -181,7 +181,8 @@ def settings_of(agent: Agent) -> Settings:
     from kedge.run.play.planning import SOLVERS
 
     proposer: Any = agent.proposer
-    named: dict[Any, Any] = {type(solver): name for name, solver in SOLVERS.items()}
+    own = getattr(proposer, "solver", None)
     steps = int(getattr(getattr(proposer, "grid", None), "n", Settings.steps))
-    solver = named.get(type(getattr(proposer, "solver", None)), Settings.solver)
+    same = [name for name, solver in SOLVERS.items() if solver == own]
+    solver = same[0] if same else Settings.solver
     return Settings(candidates=min(agent.candidates, Settings.candidates), steps=min(steps, 30), solver=solver)

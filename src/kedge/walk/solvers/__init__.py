@@ -14,6 +14,7 @@ from kedge.walk.solvers.free_sde import FreeSDE
 from kedge.walk.solvers.heun import Heun
 from kedge.walk.solvers.linear_multistep import LinearMultistep
 from kedge.walk.solvers.mixed import Mixed
+from kedge.walk.solvers.named import NAMED, SolverName
 from kedge.walk.solvers.runge_kutta import RungeKutta
 from kedge.walk.solvers.sa_solver import Band, SASolver
 from kedge.walk.solvers.statistics import Statistics
@@ -24,6 +25,7 @@ __all__ = [
     "DDIM",
     "DDPM",
     "DEIS",
+    "NAMED",
     "AdamsBashforth",
     "Adaptive",
     "Band",
@@ -39,6 +41,7 @@ __all__ = [
     "Mixed",
     "RungeKutta",
     "SASolver",
+    "SolverName",
     "Statistics",
     "UniPC",
     "Unified",

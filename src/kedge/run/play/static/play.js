@@ -284,7 +284,10 @@ const shown = { candidates: (v) => v, steps: (v) => v, temperature: (v) => v.toF
 
 function ranges(words) {
   for (const input of document.querySelectorAll("[data-set]")) [input.min, input.max] = words.ranges[input.dataset.set];
-  fill("solver", words.named.solver, { "2m": "DPM-Solver++ (2M)", ddim: "DDIM", ddpm: "DDPM", euler: "Euler", heun: "Heun" });
+  fill("solver", words.named.solver, {
+    "2m": "DPM-Solver++ (2M)", "3m": "DPM-Solver++ (3M)", unipc: "UniPC", deis: "DEIS", ab: "Adams-Bashforth", sa: "SA-Solver",
+    ddim: "DDIM", ddpm: "DDPM", euler: "Euler", heun: "Heun",
+  });
   fill("way", words.named.way, { random: "random sampling", push: "a push", rank: "ranking afterwards", biased: "biased start", guided: "guided", stochastic: "guided, again and again" });
   for (const input of $("sampler").querySelectorAll("input, select")) input.disabled = !words.denoises && input.id !== "candidates";
 }
