@@ -191,7 +191,7 @@ SENSELESS: list[tuple[str | bytes, str]] = [
     ('{"do": "set", "name": "candidates", "value": 2.5}', "a whole number"),
     ('{"do": "set", "name": "speed", "value": "fast"}', "speed is a number from 0.05 to 4"),
     ('{"do": "set", "name": "paused", "value": 1}', "paused is true or false"),
-    ('{"do": "set", "name": "solver", "value": "rk4"}', "solver is one of 2m, ddim"),
+    ('{"do": "set", "name": "solver", "value": "rk4"}', "solver is one of 2m, 3m"),
     ('{"do": "set", "name": ["solver"], "value": "rk4"}', "there is no setting"),
     ('{"do": "set", "name": "colour", "value": 1}', "there is no setting 'colour'"),
 ]  # fmt: skip

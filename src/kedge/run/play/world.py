@@ -15,7 +15,7 @@ from kedge.errors import InputError
 from kedge.plan import Agent, Paths, Plan
 from kedge.plan.proposer import candidate_seeds
 from kedge.plan.receding import FOLLOWING
-from kedge.run.play.scene import Mark, Point, Scene, Settings
+from kedge.run.play.scene import Mark, Point, Scene, Settings, Stepping
 
 VISIT = 0.35
 """A point to come to has been come to within this distance, in metres."""
@@ -183,6 +183,6 @@ def settings_of(agent: Agent) -> Settings:
     proposer: Any = agent.proposer
     own = getattr(proposer, "solver", None)
     steps = int(getattr(getattr(proposer, "grid", None), "n", Settings.steps))
-    same = [name for name, solver in SOLVERS.items() if solver == own]
+    same: list[Stepping] = [name for name, solver in SOLVERS.items() if solver == own]
     solver = same[0] if same else Settings.solver
     return Settings(candidates=min(agent.candidates, Settings.candidates), steps=min(steps, 30), solver=solver)
