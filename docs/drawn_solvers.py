@@ -23,7 +23,9 @@ BUDGETS = (3, 5, 8, 15)
 FEW = 5
 """Evaluations of the table of all pairs."""
 SHOWN = 6
-"""Solvers that a figure has lines for: those that are nearest at 5 evaluations; and grids likewise."""
+"""Solvers that a figure has lines for, and grids."""
+FITTED, FEW_STEPS = {"tangent", "gits", "ays", "ld3", "s3"}, 8
+"""Grids that are not by hand, and steps up to which they are fitted: beyond, only solvers of longer steps have them."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -97,20 +99,21 @@ def pairs(rows: Rows) -> str:
 
 
 def draw_errors(rows: Mapping[str, Rows]) -> None:
-    """Above, solvers, each on the grid that suits it best at five evaluations; below, grids, under the solver that is
-    best there.
+    """Above, solvers, each on the best grid by hand; below, grids, each under the best solver: the least error with so
+    many evaluations.
     """
     if not rows:
         write("solvers_errors", NOTHING)
         return
-    ways = {"solver": "solvers, each on its best grid", "grid": "grids, each under its best solver"}
-    chosen = {what: kept(rows, what) for what in ways}
+    hand = {name: [row for row in there if row["grid"] not in FITTED] for name, there in rows.items()}
+    ways = {"solver": ("solvers, on their best grid by hand", hand), "grid": ("grids, under their best solver", rows)}
 
     def paint(figure: Figure, page: Page) -> None:
         axes = figure.subplots(2, len(PROBLEMS), sharex=True, squeeze=False)
-        for line, (what, title) in zip(axes, ways.items(), strict=True):
+        for line, (what, (title, found)) in zip(axes, ways.items(), strict=True):
+            names = kept(found, what)
             for axis, name in zip(line, PROBLEMS, strict=True):
-                drawn(axis, rows.get(name, ()), what, chosen[what])
+                drawn(axis, found.get(name, ()), what, names)
                 axis.set_title(PROBLEMS[name], color=page.ink, fontsize=10)
                 plain(axis, page, grid="both")
             line[0].set_ylabel(f"error\n{title}", color=page.ink, fontsize=9)
@@ -131,27 +134,38 @@ def draw_errors(rows: Mapping[str, Rows]) -> None:
     figure_of("solvers_errors", (10.5, 6.0), paint, alt)
 
 
+def least(rows: Rows, what: str, name: str) -> dict[int, float]:
+    """The least error of a solver, or a grid, with so many evaluations."""
+    mine = [row for row in rows if row[what] == name]
+    spent = {budget for row in mine for budget in row["budgets"] if name not in FITTED or budget <= FEW_STEPS}
+    return {budget: min(at(row, budget) for row in mine) for budget in sorted(spent)}
+
+
 def kept(rows: Mapping[str, Rows], what: str) -> list[str]:
-    """The names that are nearest at five evaluations, by their mean rank over problems; and DDIM, which all know."""
+    """The names that are nearest, by their mean rank over problems and a few evaluations, and many for solvers; and
+    DDIM.
+    """
     names = list(dict.fromkeys(row[what] for there in rows.values() for row in there))
     ranks = dict.fromkeys(names, 0.0)
     for there in rows.values():
-        order = sorted(names, key=lambda name: min((at(r, FEW) for r in there if r[what] == name), default=np.inf))
-        for place, name in enumerate(order):
-            ranks[name] += place
+        found = {name: least(there, what, name) for name in names}
+        for budget in BUDGETS if what == "solver" else [budget for budget in BUDGETS if budget <= FEW_STEPS]:
+            spent = sorted((one[budget], name) for name, one in found.items() if budget in one)
+            for place, (_, name) in enumerate(spent):
+                ranks[name] += place - len(names)  # who cannot spend it is last
     best = sorted(names, key=lambda name: ranks[name])[:SHOWN]
     return best if "DDIM" not in names or "DDIM" in best else [*best[:-1], "DDIM"]
 
 
 def drawn(axis: Axes, rows: Rows, what: str, names: Sequence[str]) -> None:
-    """A line a name: its pair with the smallest error at five evaluations."""
+    """A line a name; the others behind them, in grey."""
+    for name in dict.fromkeys(row[what] for row in rows):
+        if name not in names and (found := least(rows, what, name)):
+            axis.plot(list(found), list(found.values()), color="#888888", linewidth=0.7, alpha=0.7, label="others")
     for place, name in enumerate(names):
-        mine = [row for row in rows if row[what] == name and row["budgets"]]
-        if not mine:
-            continue
-        row = min(mine, key=lambda one: at(one, FEW))
-        style = {"color": COLOURS[place % 6], "marker": MARKERS[place % 6], "markersize": 3.5, "linewidth": 1.2}
-        axis.plot(row["budgets"], row["errors"], label=name, **style)
+        if found := least(rows, what, name):
+            style = {"color": COLOURS[place % 6], "marker": MARKERS[place % 6], "markersize": 3.5, "linewidth": 1.2}
+            axis.plot(list(found), list(found.values()), label=name, **style)
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xticks([3, 5, 10, 20, 50], ["3", "5", "10", "20", "50"])
