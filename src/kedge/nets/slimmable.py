@@ -52,7 +52,8 @@ class Slimmable(nn.Module):
         for part in self.parts:
             _check_alike(part, self.whole)
         self._norms = [name for name, module in self.whole.named_modules() if _switched(module)]
-        norms = ([_own(part.get_submodule(name)) for name in self._norms] for part in self.parts)
+        device = next(self.whole.parameters()).device
+        norms = ([_own(part.get_submodule(name), device) for name in self._norms] for part in self.parts)
         self.norms = nn.ModuleList(nn.ModuleList(own) for own in norms)
         for share in self.shares[:-1]:
             self.tensors(share)  # refuses here what has no such part
@@ -147,8 +148,8 @@ def _switched(module: nn.Module) -> bool:
     return isinstance(module, NORMS) and module.weight is not None
 
 
-def _own(norm: nn.Module) -> nn.Module:
+def _own(norm: nn.Module, device: torch.device) -> nn.Module:
     """A norm as it starts."""
-    own: Any = copy.deepcopy(norm).to_empty(device="cpu")
+    own: Any = copy.deepcopy(norm).to_empty(device=device)
     own.reset_parameters()
     return own.requires_grad_(True)
