@@ -165,6 +165,11 @@ class Denoiser(nn.Module):
             return 1 / n if self.predict == "edm" else 1.0, alpha * s_d * s_d / (n * n), sigma * s_d / n
         return 1.0, *self.path.to_clean(self.predict, t)
 
+    def with_net(self, net: Callable[..., Any]) -> Denoiser:
+        """Another network, seen alike: on the same path, its output of the same meaning, told the level alike."""
+        s_d, hears, pinned = self.sigma_data, self.hears, self.pinned
+        return Denoiser(net, self.path, self.predict, sigma_data=s_d, hears=hears, pinned=pinned)
+
     def told(self, t: Level) -> Any:
         """What the network hears of the level, held within the path's times: it never hears the infinite log-SNR of a
         clean entry.

@@ -43,6 +43,8 @@ ASKED_SLOT = 54
 """At which steps of a walk it is noted what a network is asked."""
 SHOWN_SLOT = 57
 """Which anchors a sample is shown."""
+WIDTH_SLOT = 58
+"""Which width between the least and the whole an update trains."""
 IMAGINED_SLOT, REGENERATED_SLOT = 60, 61
 """The walks of models that critics learn by: what comes of an action, and whole trajectories."""
 BOUND_SLOT = 62

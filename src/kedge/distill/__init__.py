@@ -20,6 +20,7 @@ from kedge.distill.statistics import statistics_of
 from kedge.distill.steps import distilled_steps, store_steps, stored_steps
 from kedge.distill.subject import Subject, endpoint_error, log_linear
 from kedge.distill.transport import Transport, store_transport, stored_transport, transport
+from kedge.distill.width_search import SearchedWidths, WidthTrial, random_widths, search_widths
 
 __all__ = [
     "AffineCodes",
@@ -30,11 +31,13 @@ __all__ = [
     "NormalSteps",
     "QuantisedLayer",
     "SearchedSolvers",
+    "SearchedWidths",
     "SolverSchedule",
     "StepCounts",
     "Subject",
     "Teachings",
     "Transport",
+    "WidthTrial",
     "asked_on_walks",
     "by_hand",
     "calibrated",
@@ -51,10 +54,12 @@ __all__ = [
     "log_linear",
     "quantised",
     "random_schedules",
+    "random_widths",
     "requantised",
     "save_grid",
     "schedule_error",
     "search_solver",
+    "search_widths",
     "statistics_of",
     "step_rewards",
     "store_calibration",

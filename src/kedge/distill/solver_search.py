@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kedge.disk import read_json
+from kedge.distill.evolution import Tried, crossed, evolve, worth
 from kedge.paths.gaussian import GaussianPath
 from kedge.train import AdamW, Batches, Part, Trainer
 from kedge.walk import sample
@@ -114,19 +115,17 @@ def search_solver(
     """
     rng = np.random.default_rng(seed)
     begun = [*seeds, *random_schedules(seeds, max(tries // DRAWN - len(seeds), 0), fitted=fitted, seed=seed)]
-    tried = [(schedule, score(schedule)) for schedule in begun[:tries]]
     ranker: _Ranker | None = None
-    while len(tried) < tries:
-        few = min(BEST, tries - len(tried))
+
+    def breed(parents: list[SolverSchedule], few: int, tried: Tried[SolverSchedule]) -> list[SolverSchedule]:
+        nonlocal ranker
         if predictor and len(tried) >= 2 * BEST:
             ranker = _Ranker(tried, seed + len(tried))
-        parents = [schedule for schedule, _ in sorted(tried, key=lambda one: one[1])[:BEST]]
         children = [_child(rng, parents, fitted) for _ in range(few * (SCREENED if ranker else 1))]
-        if ranker is not None:
-            children = [children[i] for i in np.argsort(ranker(children))[:few]]
-        tried += [(child, score(child)) for child in children]
-    best = min(tried, key=lambda one: one[1] if math.isfinite(one[1]) else math.inf)[0]
-    return SearchedSolvers(best, tuple(tried), ranker)
+        return children if ranker is None else [children[i] for i in np.argsort(ranker(children))[:few]]
+
+    tried = evolve(score, begun, breed, tries, BEST)
+    return SearchedSolvers(min(tried, key=worth)[0], tuple(tried), ranker)
 
 
 def random_schedules(
@@ -145,8 +144,8 @@ def _child(rng: np.random.Generator, parents: Sequence[SolverSchedule], fitted: 
     mine = parents[int(rng.integers(len(parents)))]
     scales, decisions = mine.scales, mine.decisions
     if rng.random() < CROSSED:
-        other, at = parents[int(rng.integers(len(parents)))], int(rng.integers(len(scales) + 1))
-        decisions = decisions[:at] + other.decisions[at:]
+        other = parents[int(rng.integers(len(parents)))]
+        decisions = crossed(rng, decisions, other.decisions)
         part = rng.random()
         scales = tuple(a**part * b ** (1 - part) for a, b in zip(scales, other.scales, strict=True))
     if rng.random() < MOVED:

@@ -5,6 +5,7 @@ from kedge.fit.bound import Bound, bound
 from kedge.fit.draw import Draw, Proposal
 from kedge.fit.error import Space, denoising_error, level_error, per_clean
 from kedge.fit.loss import DenoisingLoss, Example, unpack
+from kedge.fit.sandwich import Sandwich
 from kedge.fit.weightings import Weighting
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Draw",
     "Example",
     "Proposal",
+    "Sandwich",
     "Space",
     "Weighting",
     "bound",

@@ -86,13 +86,19 @@ class DenoisingLoss(nn.Module):
 
     def forward(self, batch: Batch, tick: Tick) -> tuple[Tensor, dict[str, Any]]:
         """The loss of each sample `[B]`, and the plain and the weighted error to log."""
+        return self.of(self.denoiser, batch, tick, learns=self.training)
+
+    def of(self, denoiser: Any, batch: Batch, tick: Tick, *, learns: bool = False) -> tuple[Tensor, dict[str, Any]]:
+        """The same of another denoiser on the same path, at the same levels and noise; the weighting hears of it if it
+        `learns`.
+        """
         x, cond, known = self.read(batch)
         noise = tick.noise(first_leaf(x).shape[0])
         if cond is not None and self.drop:
             cond = cond.drop(self.drop, noise, tick.step)
         draw = self.proposal.draw(self.path, x, noise, tick.step)
         known = self.known if known is None else known
-        error, estimate = denoising_error(self.denoiser, x, draw, cond, known=known)
+        error, estimate = denoising_error(denoiser, x, draw, cond, known=known)
         L = level_error(error, draw.t, known)
         # within the path's times: a pinned entry at the clean level has an infinite log-SNR, and no error to weigh
         log_snr = self.path.log_snr(draw.t.clamp(self.path.t_min, self.path.t_max))
@@ -100,7 +106,7 @@ class DenoisingLoss(nn.Module):
         loss = weighted + self.weighting.penalty(log_snr).to(L)
         if draw.weight is not None:
             loss = loss * draw.weight.to(L)
-        if self.training:
+        if learns:
             self.weighting.update(*tick.whole(log_snr, L))
         info = {"error": L.detach().mean(), "weighted": weighted.detach().mean()}
         loss = loss.flatten(1).mean(1) if loss.ndim > 1 else loss

@@ -10,8 +10,10 @@ from kedge.guide.keep_out import KeepOut, keep_out
 from kedge.guide.policy import TowardPolicy
 from kedge.guide.relay import Relay
 from kedge.guide.toward import Toward
+from kedge.guide.widths import ByWidth, Widths
 
 __all__ = [
+    "ByWidth",
     "Calibrated",
     "ClassifierFree",
     "Clear",
@@ -23,5 +25,6 @@ __all__ = [
     "ToldWeight",
     "Toward",
     "TowardPolicy",
+    "Widths",
     "keep_out",
 ]

@@ -11,11 +11,12 @@ from kedge.nets.features import Atlas, Fourier, Octaves
 from kedge.nets.half_unet1d import HalfUNet1D
 from kedge.nets.mlp import MLP
 from kedge.nets.prompted import PromptTransformer
+from kedge.nets.slimmable import Slimmable, multiply_adds
 from kedge.nets.two_heads import TwoHeads
 from kedge.nets.unet1d import UNet1D
 from kedge.nets.with_std import WithStd
 
 __all__ = [
-    "MLP", "Atlas", "ConvNet", "DiT1D", "Fourier", "HalfUNet1D", "Octaves", "PromptTransformer", "TwoHeads",
-    "UNet1D", "WithStd",
+    "MLP", "Atlas", "ConvNet", "DiT1D", "Fourier", "HalfUNet1D", "Octaves", "PromptTransformer", "Slimmable",
+    "TwoHeads", "UNet1D", "WithStd", "multiply_adds",
 ]  # fmt: skip
