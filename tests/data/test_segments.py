@@ -30,13 +30,16 @@ def tick(step: int, seed: int = 0, turn: int = 0) -> Tick:
     return Tick(step, seed, -1, turn)
 
 
-def slow_window(logs: Trajectories, i: int, last: int, horizon: int, stride: int, rest: list[int]) -> dict[str, Any]:
+def slow_window(
+    logs: Trajectories, i: int, last: int, horizon: int, stride: int, rest: list[int], past: int = 0
+) -> dict[str, Any]:
     """The rules, point by point."""
     states, actions, valid = [], [], []
-    for h in range(horizon):
+    begun = int(logs.starts[logs.starts <= i].max())
+    for h in range(-past, horizon):
         step = i + h * stride
-        inside = step <= last
-        state = logs.observations[step if inside else last].copy()
+        inside = begun <= step <= last
+        state = logs.observations[step if inside else last if h > 0 else begun].copy()
         if not inside:
             state[rest] = 0
         states.append(state)
@@ -73,18 +76,19 @@ def slow_steps(logs: Trajectories, i: int) -> float:
     st.sampled_from(["episode", "reward", "success"]),
     st.sampled_from([0.03, 0.3, 0.8]),
     st.integers(0, 5),
+    st.integers(0, 3),
 )
 def test_every_window_is_what_the_rules_say(
-    lengths: list[int], horizon: int, stride: int, until: str, rewarded: float, seed: int
+    lengths: list[int], horizon: int, stride: int, until: str, rewarded: float, seed: int, past: int
 ) -> None:
     lengths = [*lengths, 2 * stride]
     logs = logs_of(lengths, seed, rewarded)
     logs.rewards[-1] = 1.0
-    segments = Segments(logs, horizon, stride, 4, until=until, rest=(2, 3))
+    segments = Segments(logs, horizon, stride, 4, until=until, rest=(2, 3), past=past)
     everywhere = range(len(logs))
     batch = segments.at(np.array(everywhere))
     for i in everywhere:
-        wanted = slow_window(logs, i, slow_last(logs, i, until), horizon, stride, [2, 3])
+        wanted = slow_window(logs, i, slow_last(logs, i, until), horizon, stride, [2, 3], past)
         for name, values in wanted.items():
             np.testing.assert_array_equal(batch[name][i].numpy(), values)
     assert batch["steps"].tolist() == [slow_steps(logs, i) for i in everywhere]

@@ -5,6 +5,7 @@ The planner's law is known: smooth paths that continue what came before and end 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,6 @@ from kedge.plan import Agent, Chase, Judge, Paths, Planner, Track
 from kedge.plan.proposer import candidate_seeds
 from kedge.recipes import CLoSD
 from kedge.recipes.networks import known
-from kedge.recipes.sources import Plans
 from kedge.train import Tick
 from kedge.walk.grids import Rho
 from kedge.walk.solvers import DPMSolverPP
@@ -51,7 +51,7 @@ def planner(evaluations: int = 10) -> Planner:
     told[: PAST + 1] = told[-1] = True
     law = PinnedGaussian(torch.zeros(PAST + H, 4, dtype=f64), cov + torch.diag(ROUGH.repeat(PAST + H)), told, Trig())
     grid = Rho(evaluations, 5.0, 0.02, 20.0)
-    return Planner(law, UNITS, H, 1, DPMSolverPP(order=2), grid, 4, temperature=0.0, past=PAST)
+    return Planner(law, UNITS, H, 1, DPMSolverPP(order=2), grid, 4, temperature=0.0, past=PAST, rest=(2, 3))
 
 
 def pushed(x: np.ndarray, action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -145,9 +145,13 @@ def test_a_recipe_learns_from_what_came_before() -> None:
     mask = known(batch, 4, past=2)
     assert mask[:, :3].all()
     assert mask[:, 3:].flatten(1).sum(1).tolist() == [4, 0, 0]
-    windows = Segments(logs(), 16, 15, 64, until="reward", fields=["states", "steps"])
-    plain, late = (Plans(windows, None, 0.0, None, late=by).next(Tick(0, 0))["steps"] for by in (0, 30))
-    assert torch.equal(late, (plain - 30).clamp(min=0))
-    assert (late < plain).any()
+    assert agent.proposer.rest == (2, 3)
+    for worth in ("success", "rewards"):
+        source: Any = replace(recipe, worth=worth).training(logs(), None, progress=False).trainer.source
+        batch, judged = source.next(Tick(0, 0)), {"success": "steps", "rewards": "returns"}[worth]
+        same = {"until": source.windows.until, "fields": [judged], "discount": recipe.discount}
+        now = Segments(source.windows.logs, 14, 15, 4, **same).next(Tick(0, 0))
+        assert batch["states"].shape[1] == 16
+        assert torch.equal(batch[judged], now[judged])
     with pytest.raises(InputError, match="a value that guides hears no past"):
         CLoSD(guidance=0.1)

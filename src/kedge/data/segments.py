@@ -118,7 +118,8 @@ class Segments(Drawn):
     A window begins at any step i of any episode, each as likely as the other, and has its points at steps i, i +
     stride, i + 2 stride, ... Where it reaches past its end, its points repeat the state of the last step before the
     end, with the dimensions in `rest` (velocities) set to zero: at rest where it ended. So an episode that is shorter
-    than a window is padded, and one does not lose the starts near an end.
+    than a window is padded, and one does not lose the starts near an end. With `past`, so many points more lie before
+    step i; before its episode began it stood, in the same way, where it began.
 
     The end of a window is, with `until`:
 
@@ -134,7 +135,7 @@ class Segments(Drawn):
 
     states   `[B, H, S]`, normalised if there is a normaliser
     actions  `[B, H, A]`, as done at those steps; zero past the end
-    valid    `[B, H]`, whether a point lies before the end
+    valid    `[B, H]`, whether a point lies before the end, and not before the episode
     steps    `[B]`, steps from i to the first positive reward in the episode: 0 where i is rewarded, infinite if none is
     start    `[B]`, the row i
     returns  `[B]`, the rewards from step i to the end of the episode, each discounted by `discount` a step; if `fields`
@@ -157,6 +158,7 @@ class Segments(Drawn):
         seed: int = 0,
         device: torch.device | str | None = None,
         discount: float | int = 1.0,
+        past: int = 0,
     ) -> None:
         """`fields` are all that the data can give, unless named; `device` keeps the data there, where it fits."""
         super().__init__(logs, batch_size, seed)
@@ -164,7 +166,7 @@ class Segments(Drawn):
         _check_normaliser(normaliser, logs)
         if fields is None:
             fields = [field for field in FIELDS if field not in REWARDED or logs.rewarded]
-        self.horizon, self.stride, self.until = horizon, stride, until
+        self.horizon, self.stride, self.until, self.past = horizon, stride, until, past
         self.fields, self.rest = tuple(fields), tuple(rest)
         named = {"states": "observations", "actions": "actions"}
         made = ("valid", "start", *REWARDED)
@@ -180,7 +182,7 @@ class Segments(Drawn):
         resting = torch.zeros(logs.dimensions.observation, dtype=torch.bool)
         resting[list(self.rest)] = True
         self._resting = resting.to(self._rows.device)
-        self._offsets = np.arange(horizon, dtype=np.int64) * stride
+        self._offsets = np.arange(-past, horizon, dtype=np.int64) * stride
 
     def next(self, tick: Any) -> dict[str, Tensor]:
         """The batch of a tick."""
@@ -196,8 +198,9 @@ class Segments(Drawn):
         if last is None:
             last = self._last(start, np.full(len(start), 1 - 2.0**-53))
         index = start[:, None] + self._offsets
-        inside = index <= last[:, None]
-        index = np.minimum(index, last[:, None])
+        first = self.logs.starts[np.searchsorted(self._ends, start, "right")]
+        inside = (index >= first[:, None]) & (index <= last[:, None])
+        index = np.clip(index, first[:, None], last[:, None])
         valid = torch.from_numpy(inside).to(self._rows.device)
         return {field: self._field(field, start, index, valid) for field in self.fields}
 
@@ -208,6 +211,7 @@ class Segments(Drawn):
         told = b"".join(n.cpu().numpy().tobytes() for n in numbers)
         how = {"rest": list(self.rest), "fields": list(self.fields), "normaliser": hashlib.sha256(told).hexdigest()}
         how |= {"discount": self.discount} if self._returns is not None else {}
+        how |= {"past": self.past} if self.past else {}
         return super().identity() | windows | how
 
     def _field(self, field: str, start: np.ndarray, index: np.ndarray, valid: Bool[Tensor, "b h"]) -> Tensor:

@@ -61,6 +61,7 @@ class Planner:
     given:       what the denoiser is told beside the states, of one sample: the same for all plans
     simulated:   what estimates are tried in, on the way
     past:        points before the first one that the denoiser sees as well: where it has been
+    rest:        the numbers of a state that are zero where it stands, as it did before it began: velocities
     """
 
     denoiser: Any
@@ -83,6 +84,7 @@ class Planner:
     given: Cond | None = None
     simulated: Simulated | None = None
     past: int = 0
+    rest: Sequence[int] = ()
 
     @property
     def guided(self) -> Estimator:
@@ -213,7 +215,7 @@ class Planner:
         """
         d = len(self.normaliser.shift)
         points, standing = self.past + self.horizon, states.clone()
-        standing[:, self.dim // 2 :] = 0.0
+        standing[:, list(self.rest)] = 0.0
         mask = torch.zeros(points, d, dtype=torch.bool, device=states.device)
         raw = torch.zeros(states.shape[0], points, d, device=states.device)
         mask[: self.past + 1, : self.dim] = True

@@ -206,10 +206,9 @@ class Planning:
         """One line before any long work, where the data does not fit."""
         check_logs(self, logs)
 
-    @property
-    def span(self) -> int:
-        """Points of the windows that are learned from: those of a plan, and of the past."""
-        return self.past + self.horizon
+    def resting(self, state: int) -> tuple[int, ...]:
+        """The numbers of a state that are zero at rest: where it moves, its second half."""
+        return tuple(range(state // 2, state // 2 * 2)) if self.states == "moving" else ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -246,6 +245,7 @@ class Planning:
             heeds=self.goals > 0,
             still=models.sizes.still,
             past=self.past,
+            rest=self.resting(models.sizes.state),
         )
         critic = None if models.critic is None else models.critic.net
         judge = Judge(critic, models.scale, models.support, self.firmness, far=self.far)

@@ -37,7 +37,6 @@ class Plans:
 
     What critics learn from are windows that end where the data left the goal, so the share of those that end elsewhere
     is drawn anew beside them: "states" and "actions" are the planner's, "whole" and "whole actions" the critics'.
-    `late` is by how many steps now is later than a window's first point: "steps" are counted from there.
     """
 
     def __init__(
@@ -47,9 +46,8 @@ class Plans:
         share: float,
         pairs: Pairs | None,
         companions: Sequence[Companion] = (),
-        late: int = 0,
     ) -> None:
-        self.windows, self.told, self.share, self.pairs, self.late = windows, told, share, pairs, late
+        self.windows, self.told, self.share, self.pairs = windows, told, share, pairs
         self.companions = list(companions)
 
     def next(self, tick: Tick) -> dict[str, Tensor]:
@@ -59,8 +57,6 @@ class Plans:
             batch |= companion.along(tick, batch)
         count = len(batch["states"])
         batch["whole"] = batch["states"]
-        if self.late:
-            batch["steps"] = (batch["steps"] - self.late).clamp(min=0)
         if "actions" in batch:
             batch["whole actions"] = batch["actions"]
         batch["told"] = torch.zeros(count, dtype=torch.bool, device=batch["states"].device)

@@ -105,13 +105,13 @@ class Training:
         return list(self.models.trained())
 
     def _windows(self, logs: Trajectories, normaliser: Normaliser, until: str, batch: int, seed: int = 0) -> Segments:
-        rest = self._rest(logs)
+        rest = self.recipe.resting(logs.dimensions.observation)
         more = [*(["actions"] if self.recipe.actions else []), *self.recipe.columns]
         fields = ["states", self.recipe.judged, *more]
         state_scale = normaliser if not self.recipe.actions else self.models.scale
         return Segments(
             logs,
-            self.recipe.span,
+            self.recipe.horizon,
             self.recipe.stride,
             batch,
             normaliser=state_scale,
@@ -121,6 +121,7 @@ class Training:
             seed=seed,
             device=self.home,
             discount=self.recipe.discount,
+            past=self.recipe.past,
         )
 
     def _sinks(self, held_out: Trajectories | None, normaliser: Normaliser) -> list[Sink]:
@@ -144,11 +145,7 @@ class Training:
             relative = places(logs) if recipe.states == "moving" else ()
             pairs = Pairs(logs, offsets, recipe.pairs * recipe.batch, relative=relative, seed=2, device=self.home)
         companions = recipe.companions(logs, self.models, device=self.home)
-        return Plans(windows, told, recipe.goals, pairs, companions, late=recipe.past * recipe.stride)
-
-    def _rest(self, logs: Trajectories) -> tuple[int, ...]:
-        """The numbers of a state that are zero at rest."""
-        return rest_dims(logs) if self.recipe.states == "moving" else ()
+        return Plans(windows, told, recipe.goals, pairs, companions)
 
     def _standardise(self, source: Plans) -> None:
         """Tells inverse dynamics the scale of what it hears; before a part copies it."""
