@@ -14,6 +14,7 @@ from drilling.hostile import SENSELESS
 from kedge.errors import InputError
 from kedge.guide import KeepOut
 from kedge.plan.support import Support
+from kedge.recipes.grid import planner_of
 from kedge.run.play.commands import changes_plans, obey, read
 from kedge.run.play.planning import (
     Job,
@@ -27,8 +28,9 @@ from kedge.run.play.planning import (
     way_of,
 )
 from kedge.run.play.scene import MOST, RANGES, Mark, Scene, Settings
-from kedge.run.play.world import World
+from kedge.run.play.world import World, settings_of
 from kedge.steer import Along, ComeTo, OutputPerturbation, StayOff, StochasticSampling
+from kedge.walk.solvers import DPMSolver, DPMSolverPP, UniPC
 from run.playing import ROOM, ROOMS, agent, plan_of
 
 WALL = {"id": "w", "kind": "wall", "box": [1.9, 0.4, 2.1, 4.0]}
@@ -297,6 +299,12 @@ def test_a_plan_on_the_wire_is_what_was_planned_to_a_millimetre(half: World) -> 
     np.testing.assert_allclose(sent["pictures"][1][2 : 2 + len(fresh)], fresh[..., :2], atol=5.1e-4)
     np.testing.assert_allclose(sent["pictures"][1][[0, 1, 5]], sent["pictures"][-1][[0, 1, 5]])
     assert sent["off"] is not None
+
+
+@pytest.mark.parametrize(("own", "shown"), [(DPMSolverPP(3), "3m"), (UniPC(2), "unipc"), (DPMSolver(2), "2m")])
+def test_the_solver_of_the_run_is_shown_where_it_has_a_name(half: World, own: Any, shown: str) -> None:
+    other = replace(half.agent, proposer=replace(planner_of(half.agent), solver=own))
+    assert settings_of(other).solver == shown
 
 
 def test_the_settings_are_those_of_the_walk(half: World) -> None:
