@@ -61,10 +61,10 @@ def in_blocks(call: Callable[..., Tensor], width: int | None, *inputs: Tensor) -
 def lead(value: Tensor, like: Tensor) -> Tensor:
     """Aligns `value` with `like` from the batch axis on, by trailing axes of size 1, in `like`'s dtype and device.
 
-    A level of shape `[B]` or `[B, T]` then multiplies a state of shape `[B, T, D]`. A number on the host stays there:
-    it goes with any device, and to copy it would make the host wait.
+    A level of shape `[B]` or `[B, T]` then multiplies a state of shape `[B, T, D]`. A number on the host stays there
+    where the state lies elsewhere: it goes with any device, and to copy it would make the host wait.
     """
-    if value.ndim == 0 and value.device.type == "cpu":
+    if value.ndim == 0 and value.device.type == "cpu" and like.device.type != "cpu":
         return value.to(like.dtype)
     if value.ndim < like.ndim:
         value = value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
