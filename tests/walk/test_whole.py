@@ -174,7 +174,7 @@ assert [counted(whole(n), start(4), 1) for n in (2, 4)] == [1, 1]
 try:
     Compiled(Walk(D, kedge.solvers.Adaptive(), kedge.grids.LogSNR(2)), backend)(start(4))
 except kedge.errors.InputError as error:
-    assert str(error).startswith("Adaptive("), error
+    assert str(error).startswith("a walk by Adaptive is no one graph: "), error
     assert "\\n" not in str(error)
 else:
     raise AssertionError

@@ -71,7 +71,8 @@ class Compiled(Whole):
         try:
             return super().__call__(x, cond, seeds)
         except (Unsupported, UserError) as error:
-            raise InputError(f"{self.walk.solver} or a hook is no one graph: {str(error).splitlines()[0]}") from error
+            who = f"a walk by {type(self.walk.solver).__name__}"
+            raise InputError(f"{who} is no one graph: {str(error).splitlines()[0]}") from error
 
 
 class Captured(Whole):

@@ -146,7 +146,7 @@ class Unified:
         n = min(len(known), len(coefficients.sums) - 1)
         points, known = [state.x, *points], [estimate.x, *known]
         mean = _summed(coefficients.sums[n], state.x, points, known)
-        memory = dict[str, Tree]()
+        memory: dict[str, Tree] = {}
         for j in range(min(len(known), self._kept)):
             memory |= {f"x_{j}": points[j], f"x_hat_{j}": known[j]}
         return Step(Point(mean), memory, estimate)
