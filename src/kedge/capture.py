@@ -154,10 +154,10 @@ class _Recorded(NamedTuple):
 class Replay:
     """`function(*inputs)`, recorded as a CUDA graph when inputs of these shapes come for the first time, and replayed.
 
-    Inputs and output are trees: tensors, or tuples, lists, dictionaries and `Cond`s of them. Tensors of the inputs are
-    copied into those that the recording reads; other values are part of it. What the function finds elsewhere, such as
-    weights, is read where it lay: write into it, do not replace it. Python runs once: what it notes down is noted once.
-    There are no gradients.
+    Inputs and output are trees: tensors, or tuples, lists and dictionaries of them, or a `Cond`. Tensors of the inputs
+    are copied into those that the recording reads; other values are part of it. What the function finds elsewhere, such
+    as weights, is read where it lay: write into it, do not replace it. Python runs once: what it notes down is noted
+    once. There are no gradients.
 
     Args:
         function: of tensors on one GPU. It leaves its inputs as they are.
