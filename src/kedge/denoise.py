@@ -225,8 +225,7 @@ class Accelerating(nn.Module):
         """What the network hears, and what its output is multiplied by: remembered for the plain levels of a walk."""
         if isinstance(t, Tensor) or torch.compiler.is_compiling():
             return _level(self.path.log_snr(t), self.hears), self._spread_left(t)
-        known = self._remembered.get(t)
-        if known is None:
+        if (known := self._remembered.get(t)) is None:
             known = _level(self.path.log_snr(t), self.hears), self._spread_left(t)
             if len(self._remembered) < REMEMBERED_LEVELS:
                 self._remembered[t] = known
