@@ -80,6 +80,8 @@ def draw() -> None:
     draw_samples()
     draw_provenance(result)
     draw_walks(result["walk"])
+    draw_solver_costs(result.get("solvers", []))
+    draw_whole(result.get("whole", {}))
     draw_training(result["training_step"])
     draw_orders(result["orders"])
     draw_weightings(result["weightings"])
@@ -141,6 +143,8 @@ def draw_provenance(result: Mapping[str, Any]) -> None:
         "system": f"{machine['system']}, Python {machine['python']}",
         "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
     }
+    for part, origin in result.get("parts", {}).items():
+        rows[f"{part}, measured apart"] = f"`{origin['commit'][:12]}`, {origin['machine']['cpu']}"
     write("provenance", table(["measured on", ""], rows.items()))
 
 
@@ -170,6 +174,34 @@ def draw_walks(walks: Sequence[Mapping[str, Any]]) -> None:
         for row in walks
     ]
     write("walks_table", table(["library", "walk", "us a step (median)", "5 to 95 % of runs"], rows))
+
+
+def draw_solver_costs(rows: Sequence[Mapping[str, Any]]) -> None:
+    """What every solver takes around a network call, and beside the default one; those that were measured."""
+    lines = [
+        (f"`{row['solver']}`", row["calls"], *(f"{row[key]:.0f}" for key in ("us_per_call", "us_per_step")), times(row))
+        for row in rows
+    ]
+    head = ["solver", "calls in 20 steps", "us a call", "us a step", "a call, of 2M's"]
+    write("solver_costs", table(head, lines) if lines else NOTHING)
+
+
+def times(row: Mapping[str, Any]) -> str:
+    """How a solver compares, and whether it has to plan every walk anew."""
+    return f"{row['of_default']:.1f}" + ("" if row["plan_kept"] else ", planned in each walk")
+
+
+def draw_whole(found: Mapping[str, Any]) -> None:
+    """Walks step by step and in one piece."""
+    lines = [
+        (row["net"], row["batch"], row["how"], f"{row['ms']:.2f}", f"{row['ratio']:.2f}", f"{row['ready_s']:.0f} s")
+        for row in found.get("rows", [])
+    ]
+    if not lines:
+        write("whole", NOTHING)
+        return
+    head = ["network", "batch", "", f"ms on {found['device']}", "of step by step", "ready"]
+    write("whole", table(head, lines) + "".join(f"\n{line[0].upper()}{line[1:]}.\n" for line in found["absent"]))
 
 
 def draw_training(figures: Mapping[str, float]) -> None:

@@ -18,11 +18,20 @@ PACKAGES = ("kedge", "torch", "numpy", "diffusers")
 
 
 def record(
-    name: str, figures: dict[str, Any], watched: Sequence[str] = WATCHED, packages: Sequence[str] = PACKAGES
+    name: str,
+    figures: dict[str, Any],
+    watched: Sequence[str] = WATCHED,
+    packages: Sequence[str] = PACKAGES,
+    part: str | None = None,
 ) -> Path:
-    """Writes `benchmarks/results/<name>.json`."""
+    """Writes `benchmarks/results/<name>.json`; a part of it into what is stored, with where that part comes from."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    result = {"commit": commit(watched), "machine": machine(), "versions": versions(packages), **figures}
+    origin = {"commit": commit(watched), "machine": machine(), "versions": versions(packages)}
+    if part is None:
+        result = {**origin, **figures}
+    else:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        result = {**stored, **figures, "parts": {**stored.get("parts", {}), part: origin}}
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path

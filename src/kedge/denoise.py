@@ -136,8 +136,10 @@ class Denoiser(nn.Module):
         return Estimate(x) if extra is None else Estimate(x, extra)
 
     def _at(self, t: Level) -> tuple[Any, Any, Any, Any]:
-        """The preconditioning and what the network hears, remembered for the plain levels of a walk."""
-        if isinstance(t, Tensor):
+        """The preconditioning and what the network hears, remembered for the plain levels of a walk. In a compiled
+        graph they are numbers of the graph, and what is remembered would be guarded: it would be compiled twice.
+        """
+        if isinstance(t, Tensor) or torch.compiler.is_compiling():
             return *self.preconditioning(t), self.told(t)
         known = self._remembered.get(t)
         if known is None:
@@ -207,6 +209,7 @@ class Accelerating(nn.Module):
         super().__init__()
         self.net, self.path, self.sigma_data = net, path, sigma_data
         self.hears: Hearing = hears
+        self._remembered: dict[float, tuple[Any, Tensor]] = {}
 
     def forward(self, x_t: Tree, t: Level, cond: Any = None) -> Any:
         """The expected clean x; the field `"v"` is 0."""
@@ -216,12 +219,22 @@ class Accelerating(nn.Module):
     def estimate(self, x_t: Tree, t: Level, cond: Any = None) -> Estimate:
         """See the class."""
         x, v = cast(Any, x_t)["x"], cast(Any, x_t)["v"]
-        log_snr = self.path.log_snr(t)
-        told = _spread(_level(log_snr, self.hears), x)
+        level, spread_left = self._at(t)
+        told = _spread(level, x)
         joined = torch.cat([x, v], -1)
         f = self.net(joined, told) if cond is None else self.net(joined, told, cond)
-        left = scaled(self._spread_left(t), f)
+        left = scaled(spread_left, f)
         return Estimate({"x": x + scaled(t, v) + left, "v": torch.zeros_like(x)})
+
+    def _at(self, t: Level) -> tuple[Any, Tensor]:
+        """What the network hears, and what its output is multiplied by: remembered for the plain levels of a walk."""
+        if isinstance(t, Tensor) or torch.compiler.is_compiling():
+            return _level(self.path.log_snr(t), self.hears), self._spread_left(t)
+        if (known := self._remembered.get(t)) is None:
+            known = _level(self.path.log_snr(t), self.hears), self._spread_left(t)
+            if len(self._remembered) < REMEMBERED_LEVELS:
+                self._remembered[t] = known
+        return known
 
     def _spread_left(self, t: Level) -> Any:
         """The standard deviation of `x_1 - x - t v`."""

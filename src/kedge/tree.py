@@ -29,6 +29,11 @@ def first_leaf(tree: Tree) -> Tensor:
     return tree if isinstance(tree, Tensor) else next(iter(tree.values()))
 
 
+def all_finite(tree: Tree) -> bool:
+    """Whether it holds neither infinities nor what is no number."""
+    return all(bool(leaf.detach().isfinite().all()) for leaf in leaves(tree))
+
+
 def take(tree: Tree, index: Tensor) -> Tree:
     """The samples at `index`: the one way in which a batch is permuted, pruned or branched."""
     return tree_map(lambda leaf: leaf.index_select(0, index), tree)
@@ -56,8 +61,11 @@ def in_blocks(call: Callable[..., Tensor], width: int | None, *inputs: Tensor) -
 def lead(value: Tensor, like: Tensor) -> Tensor:
     """Aligns `value` with `like` from the batch axis on, by trailing axes of size 1, in `like`'s dtype and device.
 
-    A level of shape `[B]` or `[B, T]` then multiplies a state of shape `[B, T, D]`.
+    A level of shape `[B]` or `[B, T]` then multiplies a state of shape `[B, T, D]`. A number on the host stays there
+    where the state lies elsewhere: it goes with any device, and to copy it would make the host wait.
     """
+    if value.ndim == 0 and value.device.type == "cpu" and like.device.type != "cpu":
+        return value.to(like.dtype)
     if value.ndim < like.ndim:
         value = value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
     return value.to(device=like.device, dtype=like.dtype)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 import kedge
+from kedge.capture import Replay
 from kedge.errors import InputError
 from kedge.guide import keep_out
 from kedge.noise import Given, Heard, Noise
@@ -19,6 +22,7 @@ from kedge.run.export import export
 from kedge.run.graphs import Actions, Estimates, Plans, graph_of
 from kedge.walk.solvers import DDIM
 from plan.agents import agent_of
+from recorded import Again
 from run.exported import STATES, acting, planning
 from run.program import program
 
@@ -47,6 +51,22 @@ def test_a_policy_of_actions_is_the_same_in_onnxruntime(tmp_path: Path) -> None:
     assert len(about["levels"]) == 3
     assert about["difference"] < 1e-5
     assert about["made"]["commit"]
+
+
+def test_a_graph_of_plans_never_makes_the_host_wait() -> None:
+    """On a device whose tensors have no values, what asks for one, or copies there from the host, is refused."""
+    graph = deepcopy(graph_of(planning("conv")))  # the scales are shared by all agents here
+    assert isinstance(graph, Plans)
+    graph.planner = replace(graph.planner, still=(1,))
+    inputs = [value.to("meta") for value in graph.example(3)]
+    found = Replay(graph.to("meta"), recorder=Again)(*inputs)
+    assert found.shape == (3, *graph.output.entries)
+
+
+def test_a_graph_of_actions_never_makes_the_host_wait() -> None:
+    graph = deepcopy(graph_of(acting()))
+    inputs = [value.to("meta") for value in graph.example(3)]
+    assert Replay(graph.to("meta"), recorder=Again)(*inputs).shape == (3, *graph.output.entries)
 
 
 @pytest.mark.slow

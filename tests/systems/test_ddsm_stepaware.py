@@ -84,7 +84,8 @@ def test_all_widths_are_trained_and_averaged() -> None:
     average: Any = part.weights()
     widths = Widths((1.0,), (0.25,))
     x = torch.ones(2, 2)
-    assert not torch.equal(widths.on(average.loss.denoiser)(x, 1.0), widths.on(loss.loss.denoiser)(x, 1.0))
+    now: Any = loss.loss.denoiser
+    assert not torch.equal(widths.on(average.loss.denoiser)(x, 1.0), widths.on(now)(x, 1.0))
 
 
 def test_what_has_one_width_is_refused() -> None:

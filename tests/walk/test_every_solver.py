@@ -1,18 +1,19 @@
 """Every solver that is exported: its order, its paths, its noise, its cost, and a compiler's one graph of its walk.
 
-A new solver needs a line in `CASES`.
+What each claims stands in `benchmarks/measure/every_solver.py`, where a new solver needs a line.
 """
 
 # A Tree may be a dictionary; in these tests it is the tensor that went in.
 # pyright: reportArgumentType=false
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -26,86 +27,12 @@ from kedge.walk.grids import Levels, LogSNR
 from kedge.walk.solvers import UniPC
 from walk.oracles import PATHS, Factorised, f64, geometric, mixture, start
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+claims: Any = importlib.import_module("measure.every_solver")
+CASES, APART, ALL, made = claims.CASES, claims.APART, claims.ALL, claims.made
 
-@dataclass(frozen=True)
-class Case:
-    """What a solver claims."""
-
-    order: int | None = None
-    """Of the flow between two interior levels; None for those that draw or choose their steps."""
-    free: bool = True
-    """Whether it walks the same on every path, in x / alpha and the noise scale."""
-    even: bool = False
-    """Whether its order is measured on even steps of the path's time, rather than of the log-SNR."""
-    entries: bool = True
-    """Whether entries may have levels of their own."""
-    stairs: bool = True
-    """Whether an entry that begins later walks as it would alone."""
-    compiled: bool = True
-    """Whether a walk is one graph."""
-
-
-CASES: dict[str, dict[str, Case]] = {
-    "AdamsBashforth": {
-        "AdamsBashforth(1)": Case(1),
-        "AdamsBashforth(2)": Case(2),
-        'AdamsBashforth(3, start="own")': Case(3),
-        'AdamsBashforth(4, start="own")': Case(4),
-    },
-    # its steps follow from what it sees
-    "Adaptive": {
-        "Adaptive(2, rtol=0.2, atol=0.1)": Case(entries=False, compiled=False),
-        "Adaptive(3, rtol=0.2, atol=0.1)": Case(entries=False, compiled=False),
-    },
-    "DDIM": {"DDIM()": Case(1), "DDIM(0.5)": Case()},
-    "DDPM": {"DDPM()": Case()},
-    "DEIS": {
-        "DEIS(1)": Case(1),
-        "DEIS(2)": Case(2, free=False),
-        'DEIS(3, start="own")': Case(3, free=False),
-        'DEIS(2, "log_snr")': Case(2),
-        'DEIS(3, "log_snr", "own")': Case(3),
-    },
-    "DPMSolver": {"DPMSolver(1)": Case(1), "DPMSolver(2)": Case(2), "DPMSolver(3)": Case(3)},
-    "DPMSolverPP": {
-        "DPMSolverPP(2)": Case(2),
-        'DPMSolverPP(2, form="taylor")': Case(2),
-        "DPMSolverPP(3)": Case(2, stairs=False),  # a slope alone is weighed by its integral, not as 2M does
-        "DPMSolverPP(3, multistep=False)": Case(3),
-        "DPMSolverPP(2, sde=True)": Case(),
-    },
-    "EVODiff": {"EVODiff(adapt=False)": Case(2, entries=False)},
-    "Euler": {"Euler()": Case(1, free=False, even=True)},
-    "FreeSDE": {"FreeSDE(0.0)": Case(1), "FreeSDE(2.0)": Case()},
-    "Heun": {"Heun()": Case(2, free=False, even=True)},
-    "RungeKutta": {'RungeKutta("rk4")': Case(4), 'RungeKutta("midpoint")': Case(2)},
-    "SASolver": {"SASolver(2, 3, 0.0)": Case(3), "SASolver(tau=1.0)": Case()},
-    "UniPC": {
-        "UniPC(1)": Case(2),
-        "UniPC(2)": Case(3),
-        'UniPC(2, b="bh1")': Case(3),
-        'UniPC(3, start="own")': Case(4),
-        "UniPC(2, corrector=False)": Case(2),
-        'UniPC(3, corrector=False, start="own")': Case(3),
-    },
-}
-"""By the exported name, each line that makes one: what it claims."""
-
-APART = {"Band", "DPMSolverV3", "Decision", "LinearMultistep", "Mixed", "Statistics", "Unified"} | {
-    "NAMED",
-    "SolverName",
-}
-"""Those that are made of a model, of a search or for a process of their own, and what they are made of: each has its
-test in `tests/systems`. And the names of some.
-"""
-
-ALL = {line: case for lines in CASES.values() for line, case in lines.items()}
 HIGH, LOW = 3.0, 0.1
 SHAPE = 5, 2
-
-
-def made(line: str) -> Solver:
-    return eval(line, vars(kedge.walk.solvers))
 
 
 def those(**asked: Any) -> Any:
@@ -115,7 +42,7 @@ def those(**asked: Any) -> Any:
 
 
 def test_every_exported_solver_has_its_line() -> None:
-    assert set(CASES) | APART == set(kedge.walk.solvers.__all__)
+    assert set(CASES) | set(APART) | {"NAMED", "SolverName"} == set(kedge.walk.solvers.__all__)
     for name, lines in CASES.items():
         assert lines
         for line in lines:
@@ -138,7 +65,7 @@ def reference() -> Tensor:
     return flow(path, UniPC(3, start="own"), geometric(path, HIGH, LOW, 320))
 
 
-def levels_for(case: Case, path: GaussianPath, n: int) -> list[float]:
+def levels_for(case: Any, path: GaussianPath, n: int) -> list[float]:
     high, low = path.time_at(HIGH), path.time_at(LOW)
     return [high + i / n * (low - high) for i in range(n + 1)] if case.even else geometric(path, HIGH, LOW, n)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kedge import elementary as el
+from kedge.capture import unseen
 from kedge.elementary import Level
 from kedge.kernels import Correlated, Gaussian, Kernel, Point
 from kedge.matrix import Matrix
@@ -147,7 +148,7 @@ class GaussianPath(ABC):
     def check(self, t: Level) -> None:
         """Raises where a time lies outside the path."""
         if isinstance(t, Tensor):
-            if torch.compiler.is_compiling() or bool(((t >= 0) & (t <= self.t_max)).all()):
+            if unseen() or bool(((t >= 0) & (t <= self.t_max)).all()):
                 return
             t = next(v for v in t.flatten().tolist() if not 0 <= v <= self.t_max)
         if not 0 <= t <= self.t_max:

@@ -221,8 +221,9 @@ class Planner:
         mask[: self.past + 1, : self.dim] = True
         raw[:, : self.past, : self.dim] = standing[:, None] if before is None else before.to(raw)
         raw[:, self.past, : self.dim] = states
-        mask[:, list(self.still)] = True
-        raw[..., list(self.still)] = states[:, None, list(self.still)].to(raw)
+        for i in self.still:  # a list of indices would be copied from the host
+            mask[:, i] = True
+            raw[..., i] = states[:, None, i].to(raw)
         if goal is not None:
             mask[-1, : self.dim] = True
             raw[:, -1, : goal.shape[1]] = goal.to(raw)

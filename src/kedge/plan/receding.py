@@ -112,7 +112,7 @@ class Receding:
     def _before(self, who: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b past state"]:
         """What was executed, a stride apart, up to the point before now; before an episode began it stood there."""
         begun = self._lived[0][who].copy()
-        begun[:, list(self.agent.proposer.rest)] = 0.0
+        begun[:, list(getattr(self.agent.proposer, "rest", ()))] = 0.0
         back = [len(self._lived) - 1 - k * self.agent.proposer.stride for k in range(self.past, 0, -1)]
         return np.stack([self._lived[k][who] if k >= 0 else begun for k in back], 1)
 

@@ -170,7 +170,8 @@ class ChunkPolicy:
     def start(self, noise: Noise, count: int, seen: Cond | None = None) -> Tensor:
         """Where `count` walks begin: at noise, which may be picked for what is seen."""
         path, shift, shape = self.walk.path, self.actions.shift, (count, *self.shape)
-        first = torch.as_tensor(path.sigma(self.walk.grid.levels(path).t[0])).to(shift)
+        sigma = torch.as_tensor(path.sigma(self.walk.grid.levels(path).t[0]))
+        first = sigma.to(shift) if sigma.ndim else sigma.to(shift.dtype)  # a number goes with any device as it is
         if self.begin is None or seen is None:
             return first * noise.normal(shape, -1, dtype=shift.dtype)
         with torch.no_grad():

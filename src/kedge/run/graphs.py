@@ -151,7 +151,7 @@ class Plans(WholeWalk):
         goal, aimed = aim or (None, None)
         mask, values = self.planner.known(state, goal)
         if aimed is not None:  # the last row counts for those alone that are told a goal
-            last = torch.arange(self.planner.horizon) == self.planner.horizon - 1
+            last = torch.arange(self.planner.horizon, device=mask.device) == self.planner.horizon - 1
             mask = mask & (aimed[:, None] | ~last)[..., None]
         walk = self.planner.walk(mask, values)
         x = walk.run(self.planner.start(walk, noise, state.shape[0]), seeds=noise).x

@@ -2,5 +2,6 @@
 
 from kedge.walk.state import Hook, Solver, State, Step
 from kedge.walk.walk import Walk, sample
+from kedge.walk.whole import Captured, Compiled
 
-__all__ = ["Hook", "Solver", "State", "Step", "Walk", "sample"]
+__all__ = ["Captured", "Compiled", "Hook", "Solver", "State", "Step", "Walk", "sample"]

@@ -12,16 +12,19 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from kedge.capture import unseen
 from kedge.denoise import Estimate, Estimator, Rule, Wrapped, as_estimator
 from kedge.elementary import Level
 from kedge.kernels import Kernel, NoDensityError
+from kedge.matrix import Matrix
 from kedge.noise import Noise, Seeds
 from kedge.paths.gaussian import GaussianPath, affine
-from kedge.tree import Tree, first_leaf, leaves, take, tree_map
+from kedge.tree import Tree, all_finite, first_leaf, leaves, take, tree_map
 from kedge.walk.adjoint import check_adjoint, through
 from kedge.walk.grids.levels import Grid, Levels, rises, shown
 from kedge.walk.hooks.record import Record
 from kedge.walk.solvers.dpm_solver_pp import DPMSolverPP
+from kedge.walk.solvers.statistics import Statistics
 from kedge.walk.state import Hook, Place, Solver, State, Step
 
 Grad = bool | int | Literal["checkpoint", "adjoint"]
@@ -30,6 +33,7 @@ Grad = bool | int | Literal["checkpoint", "adjoint"]
 Moment = Callable[..., Any]
 
 
+HOST = torch.device("cpu")
 _SUCH_AS = {"solver": "DDPM()", "grid": "LogSNR(20)"}
 
 
@@ -99,7 +103,7 @@ class Walk:
         """
         _check_start(x)
         noise = Noise.of(seeds, first_leaf(x).shape[0], first_leaf(x).device)
-        plan = planned(self.path, levels or self.grid, self.solver)
+        plan = planned(self.path, levels or self.grid, self.solver, first_leaf(x).device)
         _check_entries(plan.rows[0], x)
         n = len(plan.coefficients)
         free = without_gradient(grad, n)
@@ -152,7 +156,7 @@ class Walk:
     def _bare(self, denoiser: Estimator, x: Tree, told: Any, levels: Levels) -> Tree:
         """Where a walk with this solver and no hooks ends; what is told is encoded already."""
         walk = replace(self, denoiser=denoiser, hooks=())
-        plan = planned(walk.path, levels, walk.solver)
+        plan = planned(walk.path, levels, walk.solver, first_leaf(x).device)
         state = State(x, plan.rows[0], told, Noise.of(0, 1), walk)
         return walk._steps(state, plan, 0, len(plan.coefficients)).x
 
@@ -267,16 +271,16 @@ def sample(
     return walk.run(noise, cond, seeds=seeds, grad=grad).x
 
 
-def planned(path: GaussianPath, grid: Grid, solver: Solver) -> Plan:
-    """The plan of a walk, remembered where path, grid and solver are plain values; in a compiled graph it is part of
-    the graph, and torch's compiler warns of what remembers.
+def planned(path: GaussianPath, grid: Grid, solver: Solver, device: torch.device = HOST) -> Plan:
+    """The plan of a walk, its coefficients where the state lies, remembered where path, grid and solver are plain
+    values; in a compiled graph it is part of the graph, and torch's compiler warns of what remembers.
     """
-    if not torch.compiler.is_dynamo_compiling() and all(_is_value(part) for part in (path, grid, solver)):
-        return _remembered(path, grid, solver)
-    return _plan(path, grid, solver)
+    if not torch.compiler.is_dynamo_compiling() and all(is_remembered(part) for part in (path, grid, solver)):
+        return _remembered(path, grid, solver, device)
+    return _plan(path, grid, solver, device)
 
 
-def _plan(path: GaussianPath, grid: Grid, solver: Solver) -> Plan:
+def _plan(path: GaussianPath, grid: Grid, solver: Solver, device: torch.device) -> Plan:
     levels = grid.levels(path)
     if not isinstance(grid, Levels):  # those given by hand have just been checked
         levels = levels.levels(path)
@@ -286,7 +290,22 @@ def _plan(path: GaussianPath, grid: Grid, solver: Solver) -> Plan:
         raise ValueError(f'rise="solve" inverts the deterministic flow, but {solver} is random: use DDIM()')
     told = levels.heard() or [None] * (len(rows) - 1)
     heard = [None if u is None else _hearing(path, t, u) for t, u in zip(rows, told, strict=False)]
-    return Plan(rows, solver.plan(path, rows), frozenset(ups if levels.rise == "noise" else ()), heard)
+    coefficients = solver.plan(path, rows)
+    if device != HOST:  # once a walk, rather than a copy in each step that the host waits for
+        coefficients = _moved(coefficients, device)
+    return Plan(rows, coefficients, frozenset(ups if levels.rise == "noise" else ()), heard)
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    """The tensors of coefficients, but for plain numbers."""
+    if isinstance(part, Tensor):
+        return part.to(device) if part.ndim else part
+    if isinstance(part, Matrix):
+        return Matrix(part.values.to(device))
+    if isinstance(part, tuple | list):
+        each = [_moved(one, device) for one in part]
+        return type(part)(*each) if hasattr(part, "_fields") else type(part)(each)
+    return part
 
 
 def _hearing(path: GaussianPath, t: Level, u: Level) -> Rule:
@@ -313,22 +332,22 @@ _remembered = lru_cache(maxsize=128)(_plan)
 _PLAIN = (str, float, int, type(None))
 
 
-def _is_value(part: Any) -> bool:
-    """Plain, or frozen, compared by its fields, and with nothing in them that can change (a learned path holds
-    tensors).
+def is_remembered(part: Any) -> bool:
+    """Whether a plan that is made of it may be kept: where it is plain, or frozen, compared by its fields, and with
+    nothing in them that can change (a learned path holds tensors); or a table that is made once, and is itself alone.
     """
-    if isinstance(part, _PLAIN):
+    if isinstance(part, (*_PLAIN, Statistics)):
         return True
     if isinstance(part, tuple):
-        return all(_is_value(one) for one in part)
+        return all(is_remembered(one) for one in part)
     parameters = getattr(type(part), "__dataclass_params__", None)
     if parameters is None or not (parameters.frozen and parameters.eq):
         return False
-    return all(_is_value(value) for value in vars(part).values())
+    return all(is_remembered(value) for value in vars(part).values())
 
 
 def _finite(x: Tree) -> bool:
-    return torch.compiler.is_compiling() or all(bool(leaf.detach().isfinite().all()) for leaf in leaves(x))
+    return unseen() or all_finite(x)
 
 
 def without_gradient(grad: Any, n: int) -> int:

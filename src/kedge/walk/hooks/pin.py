@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from kedge.capture import unseen
 from kedge.denoise import Pinning
 from kedge.elementary import Level
 from kedge.slots import PIN_SLOT
-from kedge.tree import Tree, leaves, tree_map
+from kedge.tree import Tree, all_finite, tree_map
 from kedge.walk.state import Hook, Place, State, Step
 
 MASK, VALUES = "pin.mask", "pin.values"
@@ -51,9 +52,9 @@ class Pin(Hook):
             state.notes[VALUES] = tree_map(lambda x, v: v.to(x).expand_as(x), state.x, self.values)
         except (RuntimeError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"Pin: mask and values must broadcast to the state: {error}") from None
-        if not torch.compiler.is_compiling():
-            known = leaves(tree_map(lambda m, v: v[m], state.notes[MASK], state.notes[VALUES]))
-            if not all(bool(leaf.isfinite().all()) for leaf in known):
+        if not unseen():
+            known = tree_map(lambda m, v: v[m], state.notes[MASK], state.notes[VALUES])
+            if not all_finite(known):
                 raise ValueError("Pin: values under the mask are not finite")
         return self._pinned(state)
 

@@ -14,7 +14,7 @@ from kedge import elementary as el
 from kedge.denoise import Estimator
 from kedge.elementary import Level
 from kedge.kernels import Point
-from kedge.paths.gaussian import GaussianPath, affine, scaled
+from kedge.paths.gaussian import GaussianPath, affine, combine
 from kedge.tree import lead, tree_map
 from kedge.walk.solvers.exponential import ends, half_log_snr
 from kedge.walk.state import State, Step
@@ -44,6 +44,8 @@ class Planned(NamedTuple):
 
     before: Balanced | None
     now: Balanced | None
+    fixed: tuple[tuple[Any, ...], ...] = ()
+    """Not adapted, the coefficients of x_t, of the estimate there and of those before, by how many there are."""
 
 
 @dataclass(frozen=True)
@@ -85,29 +87,32 @@ class EVODiff:
         if any(isinstance(level, Tensor) and level.numel() > 1 for level in levels):
             raise ValueError("EVODiff: what it projects is of whole samples; entries cannot have levels of their own")
         steps = [None if ends(s) else _balanced(path, levels, i) for i, s in enumerate(levels[1:])]
-        return [Planned(before, now) for before, now in pairwise([None, *steps])]
+        pairs = pairwise([None, *steps])
+        return [Planned(before, now, () if self.adapt or now is None else _fixed(before, now)) for before, now in pairs]
 
     def step(self, denoiser: Estimator, state: State, s: Level, coefficients: Planned) -> Step:
         """Corrects x_t by the estimate there, then probes x_s. `memory` holds the latest estimates, newest first."""
         estimate = denoiser.estimate(state.x, state.t, state.cond)
-        before, now = coefficients
+        before, now, fixed = coefficients
         if now is None:
             return Step(Point(estimate.x), {}, estimate)
         m = [estimate.x, *state.memory.values()]
+        kept = {f"x_hat_{n}": value for n, value in enumerate(m[:2])}
+        if fixed:
+            ks = fixed[min(len(m), len(fixed)) - 1]
+            return Step(Point(combine(*zip(ks, [state.x, *m], strict=False))), kept, estimate)
         x = state.x
         if before is not None and len(m) == 3:
             x = tree_map(lambda x, *m: x + self._correction(before, *m), x, *m)
         x = affine(now.decay, x, now.gain, m[0])
         if len(m) > 1:
             x = tree_map(lambda x, m_0, m_1: x + self._probe(now, m_0, m_1)[0], x, m[0], m[1])
-        return Step(Point(x), {f"x_hat_{n}": kept for n, kept in enumerate(m[:2])}, estimate)
+        return Step(Point(x), kept, estimate)
 
-    def _probe(self, step: Balanced, m_0: Tensor, m_1: Tensor) -> tuple[Tensor, Tensor, Any]:
+    def _probe(self, step: Balanced, m_0: Tensor, m_1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`alpha_s w / (2 r_i) D_1`, D_1 and r_i."""
-        rho: Any = self._rho(step, m_0, m_1) if self.adapt else 1.0
+        rho = self._rho(step, m_0, m_1)
         D_1 = m_0 - rho * m_1
-        if not self.adapt:
-            return scaled(0.5 * step.gain / step.r, D_1), D_1, step.r
         r, gain = _lead(step.r, m_0), _lead(step.gain, m_0)
         r_i = r * torch.sigmoid(self.temperature * rho.abs()).clamp(0.25, 1.5)
         return 0.5 * gain / r_i * D_1, D_1, r_i
@@ -115,14 +120,12 @@ class EVODiff:
     def _correction(self, step: Balanced, m: Tensor, m_0: Tensor, m_1: Tensor) -> Tensor:
         """`alpha_s w / 2 (B / zeta - D_1 / r_i)`: from the probing point to the end of that step."""
         probed, D_1, r_i = self._probe(step, m_0, m_1)
-        if not self.adapt:
-            return scaled(0.5 * step.gain, m - m_0) - probed
         r, w, rate = (_lead(value, m) for value in (step.r, step.w, step.rate))
         D_2 = m - self._rho(step, m, m_0) * m_0
         before, after = D_1 / (r * rate), r / rate * D_2
         eta = 0.5 * torch.sigmoid((0.5 * self._onto(after + before, after - before)).abs())
         B = r * (1 - eta) * D_2 - eta / r * D_1
-        aside = self._onto(0.5 * w / r_i * (D_1 - B), D_1) / torch.where(w == 0, 1.0, w)
+        aside = self._onto(0.5 * w / r_i * (D_1 - B), D_1) / el.where(w == 0, 1.0, w)
         shifted = aside.abs() - self.shift
         if step.many:
             trusted = torch.sigmoid(self._onto(m_0, (m_0 - m_1) / rate) * (2 - (1 - w) ** 2))
@@ -162,7 +165,18 @@ def _least(path: GaussianPath, levels: Sequence[Level]) -> float:
     return float(torch.where(scales > 0, scales, torch.inf).min())
 
 
-def _lead(value: Any, like: Tensor) -> Tensor:
-    return (
-        lead(value, like) if isinstance(value, Tensor) else torch.full((), value, dtype=like.dtype, device=like.device)
-    )
+def _fixed(before: Balanced | None, now: Balanced) -> tuple[tuple[Any, ...], ...]:
+    """With rho = 1, r_i = r, eta = 0 and zeta = r, correction and probe are one sum. Of the step before, with c half
+    its gain, the correction is `c (m - m_0) - c / r (m_0 - m_1)`; with k half this one's, divided by its r, the probe
+    is `k (m - m_0)`.
+    """
+    k = 0.5 * now.gain / now.r
+    alone, two = (now.decay, now.gain), (now.decay, now.gain + k, -k)
+    if before is None:
+        return alone, two
+    c = now.decay * 0.5 * before.gain
+    return alone, two, (now.decay, now.gain + k + c, -k - c - c / before.r, c / before.r)
+
+
+def _lead(value: Any, like: Tensor) -> Any:
+    return lead(value, like) if isinstance(value, Tensor) else value

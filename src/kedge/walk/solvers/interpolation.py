@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
+import math
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 from kedge import elementary as el
@@ -96,7 +95,7 @@ def newton(
         own = m[n] if powers else sum((c * m_k for c, m_k in zip(product, m, strict=False)), start=0.0)
         M = own * first if n == 1 else own
         for j in range(n + 1):
-            rest = reduce(operator.mul, [at[j] - at[i] for i in range(n + 1) if i != j], 1.0)
+            rest = math.prod([at[j] - at[i] for i in range(n + 1) if i != j], start=1.0)
             weights[j] = weights[j] + el.where(apart, el.ratio(M, el.where(apart, rest, 1.0)), 0.0)
         product = [a - r * b for a, b in zip([0.0, *product], [*product, 0.0], strict=True)]
     return tuple(weights)

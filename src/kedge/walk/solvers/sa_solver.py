@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
 from kedge import elementary as el
@@ -35,8 +36,9 @@ class Band:
 
 
 class Adams(NamedTuple):
-    """One step: the weights of the estimates that correct its beginning, and those that predict its end, newest first:
-    a tuple for each number of earlier estimates that may be at hand.
+    """One step: the weights of the estimates that correct its beginning, where another one is made there, and those
+    that predict its end (and else correct its beginning as well), newest first: a tuple for each number of earlier
+    estimates that may be at hand.
     """
 
     corrections: tuple[tuple[Any, ...], ...]
@@ -124,6 +126,8 @@ class SASolver:
         predictions = tuple(
             self._weights(path, levels, i, step, min(self.predictor, known + 1)) for known in range(self._kept + 1)
         )
+        if self.mode == "PEC":
+            predictions, corrections = _joined(step.decay, corrections, predictions), ()
         return Adams(corrections, step.decay, predictions, step.std, eps)
 
     def _tau(self, path: GaussianPath, t: Level) -> Any:
@@ -190,9 +194,8 @@ class SASolver:
         if coefficients.corrections and known:
             weights = coefficients.corrections[len(known) - 1]
             x = combine((1.0, x), *zip(weights, [value, *known], strict=False))
-            if self.mode == "PECE":
-                estimate = denoiser.estimate(x, state.t, state.cond)
-                value = self._value(coefficients, x, estimate.x)
+            estimate = denoiser.estimate(x, state.t, state.cond)
+            value = self._value(coefficients, x, estimate.x)
         known = [value, *known]
         weights = coefficients.predictions[min(len(known), len(coefficients.predictions)) - 1]
         mean = combine((coefficients.decay, x), *zip(weights, known, strict=False))
@@ -203,6 +206,15 @@ class SASolver:
         if coefficients.eps is None:
             return x_hat
         return affine(coefficients.eps[0], x, coefficients.eps[1], x_hat)
+
+
+def _joined(decay: Any, corrections: Sequence[Any], predictions: Sequence[Any]) -> tuple[tuple[Any, ...], ...]:
+    """`decay (x + sum_k c_k m_k) + sum_k b_k m_k` as one sum: its weights `b_k + decay c_k`."""
+    corrections = [(), *corrections, *[()] * (len(predictions) - 1 - len(corrections))]
+    return tuple(
+        tuple(b + decay * c for b, c in zip_longest(bs, cs, fillvalue=0.0))
+        for bs, cs in zip(predictions, corrections, strict=True)
+    )
 
 
 def _spread(noise: Level, h: Level, eps: bool) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -70,10 +71,9 @@ class Weighted(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A step: what corrects its beginning and what predicts its end, for each number of earlier estimates at hand."""
+    """A step: what corrects its beginning and predicts its end, for each number of earlier estimates at hand."""
 
-    corrections: tuple[Weighted | None, ...]
-    predictions: tuple[Weighted, ...]
+    sums: tuple[Weighted, ...]
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ class Unified:
 
     def _planned(self, path: GaussianPath, levels: Sequence[Level], i: int) -> Decided:
         if ends(levels[i + 1]):
-            return Decided((), (Weighted(0.0, (), (1.0,), 0.0),) * (self._kept + 1))
+            return Decided((Weighted(0.0, (), (1.0,), 0.0),) * (self._kept + 1))
         known = range(min(self._kept, i) + 1)
         made = _Making(path, levels, self.statistics)
         corrections = [made.correction(self._decision(i - 1), i, k) if k else None for k in known]
         predictions = [made.prediction(self._decision(i), i, k) for k in known]
-        return Decided(tuple(corrections), tuple(predictions))
+        return Decided(tuple(_joined(*both) for both in zip(corrections, predictions, strict=True)))
 
     def step(self, denoiser: Estimator, state: State, s: Level, coefficients: Decided) -> Step:
         """Corrects x_t by what is known now, then predicts x_s. `memory` holds the points that were asked and their
@@ -143,12 +143,10 @@ class Unified:
         estimate = self._estimate(denoiser, state)
         values = list(state.memory.values())
         points, known = values[::2], values[1::2]
-        n = min(len(known), len(coefficients.predictions) - 1)
-        correction = coefficients.corrections[n] if coefficients.corrections else None
+        n = min(len(known), len(coefficients.sums) - 1)
         points, known = [state.x, *points], [estimate.x, *known]
-        x = state.x if correction is None else _summed(correction, state.x, points, known)
-        mean = _summed(coefficients.predictions[n], x, points, known)
-        memory = dict[str, Tree]()
+        mean = _summed(coefficients.sums[n], state.x, points, known)
+        memory: dict[str, Tree] = {}
         for j in range(min(len(known), self._kept)):
             memory |= {f"x_{j}": points[j], f"x_hat_{j}": known[j]}
         return Step(Point(mean), memory, estimate)
@@ -228,6 +226,20 @@ def _settled(t: Level, s: Level, w: Weighted) -> Weighted:
     b = (settle(w.b[0], 0.0, 1.0), *(settle(value, 0.0, 0.0) for value in w.b[1:]))
     a = tuple(settle(value, 0.0, 0.0) for value in w.a)
     return Weighted(settle(w.decay, 1.0, 0.0), a, b, settle(w.constant, 0.0, 0.0))
+
+
+def _joined(correction: Weighted | None, prediction: Weighted) -> Weighted:
+    """The prediction from where the correction leads, as one sum."""
+    if correction is None:
+        return prediction
+    decay = prediction.decay
+
+    def both(mine: tuple[Any, ...], theirs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(b + decay * c for b, c in zip_longest(mine, theirs, fillvalue=0.0))
+
+    constant = prediction.constant + decay * correction.constant
+    a, b = both(prediction.a, correction.a), both(prediction.b, correction.b)
+    return Weighted(decay * correction.decay, a, b, constant)
 
 
 def _padded(weights: Sequence[Any], n: int) -> list[Any]:

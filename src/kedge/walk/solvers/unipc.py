@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal, NamedTuple, get_args
 
 from kedge import elementary as el
@@ -21,14 +22,12 @@ from kedge.walk.state import State, Step
 
 
 class Corrected(NamedTuple):
-    """One step: the last one's correction, and the prediction; each a tuple for every number of estimates at hand."""
+    """One step: the last one's correction and the prediction from there, as one sum."""
 
-    corrections: tuple[tuple[Any, ...], ...]
-    """Of the latest estimate and those before it."""
-    predictions: tuple[tuple[Any, ...], ...]
-    """Of x_t, the latest estimate and those before it."""
+    ks: tuple[tuple[Any, ...], ...]
+    """Coefficients of x_t, the latest estimate and those before it: a tuple for each number of those before it."""
     single: Singlestep | None = None
-    """A step of the own start, in their place."""
+    """A step of the own start, in its place."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ class UniPC:
         steps = [self._planned(path, levels, lambdas, i) for i in range(len(levels) - 1)]
         # a step of the own start is of its order as it is
         corrections = [(), *(() if single else ks for single, (_, ks) in zip(singles, steps, strict=True))]
-        rows = zip(corrections, steps, singles, strict=False)
-        return [Corrected(ks, predictions, single) for ks, (predictions, _), single in rows]
+        rows = zip(corrections if self.corrector else [()] * len(steps), steps, singles, strict=False)
+        return [Corrected(_joined(ks, predictions), single) for ks, (predictions, _), single in rows]
 
     def _single(self, path: GaussianPath, levels: Sequence[Level], i: int) -> Singlestep | None:
         t, s = levels[i], levels[i + 1]
@@ -114,16 +113,25 @@ class UniPC:
         """The last step's correction, then this one's prediction. `memory` holds the latest estimates, newest first."""
         estimate = denoiser.estimate(state.x, state.t, state.cond)
         earlier: list[Tree] = list(state.memory.values())
-        x = state.x
-        if earlier and coefficients.corrections and self.corrector:
-            ks = coefficients.corrections[len(earlier) - 1]
-            x = combine((1.0, x), *zip(ks, [estimate.x, *earlier], strict=True))
         known: list[Tree] = [estimate.x, *earlier][: self.order]
         if coefficients.single:
             x = inner_steps(denoiser, state, estimate.x, coefficients.single)
         else:
-            x = combine(*zip(coefficients.predictions[len(known) - 1], [x, *known], strict=True))
+            ks = coefficients.ks[min(len(earlier), len(coefficients.ks) - 1)]
+            x = combine(*zip(ks, [state.x, estimate.x, *earlier], strict=False))
         return Step(Point(x), {f"x_hat_{n}": value for n, value in enumerate(known)}, estimate)
+
+
+def _joined(
+    corrections: Sequence[tuple[Any, ...]], predictions: Sequence[tuple[Any, ...]]
+) -> tuple[tuple[Any, ...], ...]:
+    """A prediction `a x + sum_k b_k x_k` from `x + sum_k c_k x_k`: `a x + sum_k (b_k + a c_k) x_k`."""
+    found = [predictions[0]]
+    for n in range(1, max(len(predictions), len(corrections) + 1)):
+        a, *bs = predictions[min(n, len(predictions) - 1)]
+        cs = corrections[n - 1] if n <= len(corrections) else ()
+        found.append((a, *(b + a * c for b, c in zip_longest(bs, cs, fillvalue=0.0))))
+    return tuple(found)
 
 
 def _unless(rests: Any, k: Any) -> Any:
