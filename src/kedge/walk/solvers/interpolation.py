@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from kedge import elementary as el
@@ -99,3 +100,8 @@ def newton(
             weights[j] = weights[j] + el.where(apart, el.ratio(M, el.where(apart, rest, 1.0)), 0.0)
         product = [a - r * b for a, b in zip([0.0, *product], [*product, 0.0], strict=True)]
     return tuple(weights)
+
+
+def after(decay: Any, corrections: Sequence[Any], predictions: Sequence[Any]) -> tuple[Any, ...]:
+    """Weights of a prediction that begins where a correction leads, `b_k + decay c_k`; what one of them lacks is 0."""
+    return tuple(b + decay * c for b, c in zip_longest(predictions, corrections, fillvalue=0.0))

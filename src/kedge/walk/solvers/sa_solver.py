@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
 from kedge import elementary as el
@@ -13,7 +12,7 @@ from kedge.elementary import Level
 from kedge.paths.gaussian import GaussianPath, affine, combine, transition
 from kedge.tree import Tree
 from kedge.walk.solvers.exponential import ends, half_log_snr, spans
-from kedge.walk.solvers.interpolation import REACH, SDE_REACH, newton
+from kedge.walk.solvers.interpolation import REACH, SDE_REACH, after, newton
 from kedge.walk.solvers.noise_steps import to_noise
 from kedge.walk.state import Density, State, Step
 
@@ -211,10 +210,7 @@ class SASolver:
 def _joined(decay: Any, corrections: Sequence[Any], predictions: Sequence[Any]) -> tuple[tuple[Any, ...], ...]:
     """`decay (x + sum_k c_k m_k) + sum_k b_k m_k` as one sum: its weights `b_k + decay c_k`."""
     corrections = [(), *corrections, *[()] * (len(predictions) - 1 - len(corrections))]
-    return tuple(
-        tuple(b + decay * c for b, c in zip_longest(bs, cs, fillvalue=0.0))
-        for bs, cs in zip(predictions, corrections, strict=True)
-    )
+    return tuple(after(decay, cs, bs) for bs, cs in zip(predictions, corrections, strict=True))
 
 
 def _spread(noise: Level, h: Level, eps: bool) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -18,6 +17,7 @@ from kedge.paths.gaussian import GaussianPath, combine
 from kedge.tree import Tree, lead, tree_map
 from kedge.walk.solvers.exponential import ends
 from kedge.walk.solvers.frames import Frame, weighed
+from kedge.walk.solvers.interpolation import after
 from kedge.walk.solvers.statistics import Statistics
 from kedge.walk.state import State, Step
 
@@ -233,12 +233,8 @@ def _joined(correction: Weighted | None, prediction: Weighted) -> Weighted:
     if correction is None:
         return prediction
     decay = prediction.decay
-
-    def both(mine: tuple[Any, ...], theirs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(b + decay * c for b, c in zip_longest(mine, theirs, fillvalue=0.0))
-
     constant = prediction.constant + decay * correction.constant
-    a, b = both(prediction.a, correction.a), both(prediction.b, correction.b)
+    a, b = after(decay, correction.a, prediction.a), after(decay, correction.b, prediction.b)
     return Weighted(decay * correction.decay, a, b, constant)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any, Literal, NamedTuple, get_args
 
 from kedge import elementary as el
@@ -16,7 +15,7 @@ from kedge.tree import Tree
 from kedge.walk.solvers.adams_bashforth import Start, started
 from kedge.walk.solvers.dpm_solver_pp import Singlestep, inner_steps, three_stages, two_stages
 from kedge.walk.solvers.exponential import ends, half_log_snr, moments, weights
-from kedge.walk.solvers.interpolation import behind, falling
+from kedge.walk.solvers.interpolation import after, behind, falling
 from kedge.walk.solvers.noise_steps import idle
 from kedge.walk.state import State, Step
 
@@ -130,7 +129,7 @@ def _joined(
     for n in range(1, max(len(predictions), len(corrections) + 1)):
         a, *bs = predictions[min(n, len(predictions) - 1)]
         cs = corrections[n - 1] if n <= len(corrections) else ()
-        found.append((a, *(b + a * c for b, c in zip_longest(bs, cs, fillvalue=0.0))))
+        found.append((a, *after(a, cs, bs)))
     return tuple(found)
 
 
